@@ -37,10 +37,9 @@ OF_UNITS = _lack(
     "use fit.residuals(), and fit.b with fit.b_sd for groups that stand out; fit without single groups to see what "
     "they do",
 )
-NO_REFITS = _lack(
-    "it draws data of independent subjects and fits again, which is not made for several grouping factors yet",
-    "use fit.summary(df='kenward-roger') and fit.variance_components(method='profile') for intervals, and "
-    "hl.anova(m1, m2) for tests",
+NO_TESTS_OF_D = _lack(
+    "it goes through the random effects of one kind of subject",
+    "use hl.anova(m1, m2) of fits with and without what is asked about, or hl.anova(m1, m2, test='bootstrap')",
 )
 NO_PROFILES = _lack(
     "it holds fixed effects by taking cross-products apart subject by subject",
@@ -75,7 +74,7 @@ SEVERAL = both(
         ("effects plot_effects", OF_CURVES),
         ("plot_conditional_vs_marginal", OF_COVARIANCE),
         ("subject_loglik check influence", OF_UNITS),
-        ("bootstrap test_covariance test_random_effects", NO_REFITS),
+        ("test_covariance test_random_effects", NO_TESTS_OF_D),
         ("profile", NO_PROFILES),
         ("to_datatree", NO_DRAWS_OF_B),
         ("n_subjects", NO_COUNT),

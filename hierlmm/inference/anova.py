@@ -213,7 +213,8 @@ def anova(
     order = sorted(maxima, key=lambda label: maxima[label].n_parameters)
     pairs = list(itertools.pairwise(order))
     tests = [ratio_test(maxima[a], maxima[b], (a, b)) for a, b in pairs]
-    notes += [note for pair, own in zip(pairs, tests, strict=True) for note in test_notes(own, pair, maxima[pair[0]])]
+    for (a, b), own in zip(pairs, tests, strict=True):
+        notes += test_notes(own, (a, b), maxima[a], maxima[b])
     rows = [maxima[label] for label in order]
     nan = float("nan")
     table = pd.DataFrame(
@@ -262,9 +263,10 @@ def _on_one_scale(maxima: dict[str, Maximum]) -> tuple[dict[str, Maximum], list[
     return maxima, []
 
 
-def test_notes(test: RatioTest, labels: tuple[str, str], small: Maximum) -> list[str]:
+def test_notes(test: RatioTest, labels: tuple[str, str], small: Maximum, large: Maximum) -> list[str]:
     """What holds of one test, in sentences."""
-    slots = {"small": labels[0], "large": labels[1]}
+    many = "groups" if large.design.has_several_factors else "subjects"
+    slots = {"small": labels[0], "large": labels[1], "many": many}
     notes = []
     if test.statistic < 0.0:
         notes.append(SAY("anova.negative", **slots, by=number(-test.statistic)))

@@ -26,6 +26,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.design.factors import finest_first
 from hierlmm.diagnostics.replicate import EXPECTED, Failure, replicate, streams, whole
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
@@ -66,6 +67,7 @@ class Bootstrap(Result):
     singular : int
         Data sets in which D has no full rank.
     n_subjects : int
+        With several grouping factors: units that share no group.
     failures : tuple of Failure
         Data sets that could not be fitted, and why.
     """
@@ -82,6 +84,7 @@ class Bootstrap(Result):
     _ranges: CovarianceParameters
     _left_out: FloatArray | None = None
     _own: tuple[str, ...] = ()
+    _factors: str = ""
 
     @property
     def parameters(self) -> list[str]:
@@ -169,8 +172,9 @@ class Bootstrap(Result):
     def _page(self) -> Page:
         table, m = self.table(), len(self.draws)
         shown = Table(table, table_text(table, 5).splitlines(), "Bootstrap, 95 % percentile intervals", index=True)
-        how = {"m": m, "estimator": self.estimator, "subjects": self.n_subjects}
-        parts: list[Any] = ["", shown, "", Paragraph(SAY(f"bootstrap.{self.kind}", **how))]
+        how = {"m": m, "estimator": self.estimator, "subjects": self.n_subjects, "factors": self._factors}
+        drawn = f"bootstrap.{self.kind}{'_factors' if self._factors else ''}"
+        parts: list[Any] = ["", shown, "", Paragraph(SAY(drawn, **how))]
         if self.singular > 0.05 * m:
             parts.append(Paragraph(SAY("bootstrap.singular", share=100.0 * self.singular / m)))
         undefined = (~np.isfinite(self.draws)).sum()
@@ -305,7 +309,11 @@ def bootstrap_fit(
     whole("n", n, 2)
     choose("kind", kind, KINDS)
     require_likelihood(fit, "a bootstrap")
-    followed, refitter, J = quantities(fit, statistic), Refitter(fit), fit.n_subjects
+    several = fit.design.has_several_factors
+    if several and kind == "subject":
+        reason = "rows share groups of several factors, so that no subjects can be drawn with all their rows"
+        raise NotAvailableError(f"kind={kind!r} with several grouping factors", reason, "use kind='parametric'", SEE)
+    followed, refitter, J = quantities(fit, statistic), Refitter(fit), fit.design.n_subjects
     draw = simulator(fit) if kind == "parametric" else None
     used, own = streams(seed, n)
 
@@ -328,7 +336,7 @@ def bootstrap_fit(
     estimate = pd.Series(followed.of(fit), index=names, name="estimate")
     singular = sum(flag for _, flag in kept)
     many = (used, draws, estimate, singular, J, tuple(failures), followed.ranges, left_out, followed.own)
-    return Bootstrap(kind, fit.estimator, n, *many)
+    return Bootstrap(kind, fit.estimator, n, *many, " and ".join(finest_first(fit.design)) if several else "")
 
 
 def _without_groups(followed: Quantities, refitter: Refitter, J: int, shown: Any) -> FloatArray:

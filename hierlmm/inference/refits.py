@@ -1,6 +1,7 @@
 """A fit made again of other data: of responses simulated from a fit, or of subjects drawn anew.
 
     y* = X β̂ + Z b* + e*,   b*_i ~ N(0, D̂),   e*_i ~ N(0, Σ̂_i)          (a family: y* ~ family(X β̂ + Z b*))
+    y* = X β̂ + Σ_k Z_k b*_k + e*,   b*_kj ~ N(0, D̂_k)                   (several grouping factors)
 
 A refit is a fit of the same class, so that whatever can be asked of a fit can be asked of it.
 """
@@ -17,6 +18,8 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.family_replications import FamilyReplicator
 from hierlmm.bayes.replications import Draw, Replicator
+from hierlmm.design.design import Design
+from hierlmm.design.factors import own_part
 from hierlmm.design.taken import take_subjects
 from hierlmm.diagnostics.replicate import Failure, eigen_root, replicate, streams
 from hierlmm.errors import DataError, NotAvailableError
@@ -24,6 +27,7 @@ from hierlmm.fits.base import Fit
 from hierlmm.likelihood.generalised import maximise_generalised
 from hierlmm.likelihood.maximise import maximise
 from hierlmm.likelihood.refit import Refits
+from hierlmm.likelihood.solution import Solution
 
 SEE = "docs, page 'Intervals'"
 MISSED = 1e-6
@@ -37,8 +41,6 @@ def require_likelihood(fit: Fit, what: str) -> None:
     ------
     NotAvailableError
     """
-    if fit.design.has_several_factors:
-        fit.require("bootstrap")
     if not fit.has_likelihood:
         reason = "it fits data again by maximum likelihood, which this estimator does not do"
         raise NotAvailableError(f"{what} of a fit by {fit.estimator}", reason, "use fit_reml() or fit_ml()", SEE)
@@ -62,12 +64,24 @@ def simulator(fit: Any) -> Callable[[Rng], FloatArray]:
     at = fit.solution
     if fit.design.is_gaussian:
         eta = fit.criterion_function.split(fit.optimum.lam)[1]
+        if fit.design.has_several_factors:
+            return lambda rng: new_response(fit.design, at, rng)
         draw = Draw(at.beta, at.root, at.sigma, eta)
         source: Replicator | FamilyReplicator = Replicator(fit.design)
     else:
         draw = Draw(at.beta, eigen_root(at.D)[0], 1.0, at.psi)
         source = FamilyReplicator(fit.design)
     return lambda rng: source.replicate(draw, "new_subject", rng)[0]
+
+
+def new_response(design: Design, at: Solution, rng: Rng) -> FloatArray:
+    """A response (N,) of new groups of several factors, with the covariates and sizes of those in the data."""
+    y = design.offset + design.X @ at.beta + at.sigma * rng.standard_normal(design.n_obs)
+    for k, term in enumerate(design.random):
+        H = at.root[own_part(design, k)]
+        b = rng.standard_normal((len(term.group.labels), len(H))) @ H.T
+        y += np.einsum("ij,ij->i", term.Z, b[term.group.index])
+    return y
 
 
 @dataclass(frozen=True, eq=False)

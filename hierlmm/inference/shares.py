@@ -118,7 +118,7 @@ def intraclass_correlation(
     if not fit.design.term:
         return _of_marginal(fit, ci, method, n, seed)
     if fit.design.has_several_factors:
-        return _of_factors(fit, ci, method, n)
+        return _of_factors(fit, ci, method, n, seed)
     design, rows = fit.design, _different_rows(fit)
     Z = design.Z[rows.at]
 
@@ -295,7 +295,7 @@ def _by_profile(fit: Any, of: Callable[[Any], FloatArray], ci: float) -> tuple[F
     return found[:, 0], found[:, 1]
 
 
-def _of_factors(fit: Any, ci: float, method: str, n: int) -> VarianceShares:
+def _of_factors(fit: Any, ci: float, method: str, n: int, seed: int | None) -> VarianceShares:
     """The share of each of several grouping factors, where these have random intercepts alone."""
     design, names = fit.design, [own.columns.group for own in fit.design.random]
     if any(own.columns.names != (INTERCEPT,) for own in design.random):
@@ -303,13 +303,11 @@ def _of_factors(fit: Any, ci: float, method: str, n: int) -> VarianceShares:
         reason = "shares change from row to row, and are worked out for random intercepts of several factors only"
         remedy = "use fit.icc at the origin of the covariates, or fit.marginal_covariance(rows)"
         raise NotAvailableError(received, reason, remedy, MULTILEVEL)
-    if method == "bootstrap":
-        fit.require("bootstrap")
 
     def shares(beta: FloatArray, D: FloatArray, sigma: FloatArray, ratio: FloatArray) -> FloatArray:
         return np.diag(D) / (np.trace(D) + sigma[0] ** 2)
 
-    estimate, lower, upper = _intervals(fit, shares, np.arange(1), ci, method, n, None)
+    estimate, lower, upper = _intervals(fit, shares, np.arange(1), ci, method, n, seed)
     columns = {"estimate": estimate, "lower": lower, "upper": upper}
     table = pd.DataFrame(columns, index=pd.Index(names, name="factor"))
     said = [f"{percentage(float(v))} lies between groups of {k}" for k, v in zip(names, estimate, strict=True)]

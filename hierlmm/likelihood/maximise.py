@@ -128,13 +128,18 @@ def maximise_again(criterion: AnyCriterion, start: FloatArray) -> Optimum:
     if isinstance(criterion, ResidualCriterion):
         search = search_residual(criterion, thorough=False)
         points = [descend(counter, start), *search.points]
+    elif isinstance(criterion, FactorCriterion):
+        search, points = None, [descend(counter, start)]
+        if len(_singular_directions(criterion, start)):  # from where there may be no way to a minimum inside
+            moments = criterion.structure.parameters(criterion.products.start**2)
+            points.append(descend(counter, moments))
     else:
         search = search_plain(criterion.given(start), thorough=False, start=start)
         points = list(search.points)
     optimum = _polish(counter, min(points, key=counter.value))
     if not optimum.converged or optimum.value > counter.value(start) + SAME_VALUE:
         return maximise(criterion)
-    return replace(optimum, search=search, n_evaluations=counter.calls + search.n_evaluations)
+    return replace(optimum, search=search, n_evaluations=counter.calls + (search.n_evaluations if search else 0))
 
 
 def _is_minimum(counter: Counter, optimum: Optimum) -> bool:

@@ -73,6 +73,8 @@ class Refits:
         design = self.design.with_response(y)
         if self._alternates:
             return maximise_design(design, reml=self.criterion.reml)
+        if design.has_several_factors:
+            return self._refitted(design, make_criterion(design, reml=self.criterion.reml))
         working = (y - design.offset - self._y_centre) / self.criterion.scaling.y_scale
         return self._refitted(design, self._of_response(design, working))
 

@@ -77,8 +77,6 @@ def test_nested_models_are_tested_as_in_lme4(nested_ml, pastes):
     assert hl.compare_models(nested_ml, alone).table["aic"].tolist() == pytest.approx([255.99447, 254.40170], abs=1e-4)
     batch = hl.TwoLevelModel.from_formula("strength ~ 1 + (1 | batch)", pastes).fit_ml()
     assert hl.anova(nested_ml, batch).table["df"].iloc[1] == 1
-    with pytest.raises(NotAvailableError, match="bootstrap"):
-        hl.anova(nested_ml, batch, test="bootstrap")
 
 
 def test_models_with_other_factors_are_not_nested(pastes, nested_ml, pupils):
@@ -107,9 +105,6 @@ def test_shares_of_variance_by_factor(nested):
     assert nested.icc.to_dict() == pytest.approx({"batch": 0.153897, "batch:cask": 0.783145}, abs=1e-5)
     np.testing.assert_allclose(shares["estimate"], nested.icc, rtol=1e-9)
     assert shares["lower"]["batch"] == 0.0 and np.all(shares["lower"] <= shares["estimate"])
-    for method in (nested.intraclass_correlation, nested.r_squared):
-        with pytest.raises(NotAvailableError, match="independent subjects"):
-            method(method="bootstrap")
 
 
 def test_levels_and_a_formula_say_the_same_model(pastes, nested):

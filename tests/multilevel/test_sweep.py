@@ -121,6 +121,7 @@ CHECKS: dict[str, Callable[[Any, Dense], None]] = {
         close(fit.marginal_covariance(), d.V[:20, :20], atol=1e-12),
         close(fit.marginal_covariance(3), d.V[3:4, 3:4], atol=1e-12),
     ],
+    "bootstrap": lambda fit, _: refused(lambda: fit.bootstrap(2, "subject")),  # drawn: see test_factor_bootstrap
     "implied_marginal": lambda fit, d: close(fit.implied_marginal(rows=[0, 1, 2], draws=0).V, d.V[:3, :3], atol=1e-12),
     "icc": lambda fit, d: close(
         fit.icc, np.array([D[0, 0] for D in d.D.values()]) / (sum(D[0, 0] for D in d.D.values()) + d.s2)
@@ -159,7 +160,7 @@ CHECKS: dict[str, Callable[[Any, Dense], None]] = {
     "save": lambda fit, _: refused(lambda: fit.save("fit.nc", data=False)),  # with rows: see test_multilevel
     "design": lambda fit, d: close(fit.design.Z.shape, (160, 4)),
     "lacks": lambda fit, _: fit.require("D"),
-    "require": lambda fit, _: refused(lambda: fit.require("bootstrap")),
+    "require": lambda fit, _: refused(lambda: fit.require("check")),
     "has_draws": lambda fit, d: close(fit.has_draws, False),
     "has_likelihood": lambda fit, d: close(fit.has_likelihood, True),
     "has_random_effects": lambda fit, d: close(fit.has_random_effects, True),
