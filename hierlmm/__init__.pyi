@@ -41,6 +41,8 @@ from hierlmm.datasets.reshape import to_long as to_long
 from hierlmm.datasets.simulate import simulate as simulate
 from hierlmm.diagnostics.calibrate import calibrate as calibrate
 from hierlmm.diagnostics.design_analysis import design_analysis as design_analysis
+from hierlmm.diagnostics.factor_design import multilevel_design_analysis as multilevel_design_analysis
+from hierlmm.diagnostics.planned_factors import simulate_multilevel as simulate_multilevel
 from hierlmm.diagnostics.serial import Autocorrelation as Autocorrelation
 from hierlmm.diagnostics.serial import Semivariogram as Semivariogram
 from hierlmm.diagnostics.serial import autocorrelation as autocorrelation

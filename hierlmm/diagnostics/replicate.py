@@ -152,6 +152,18 @@ def drawn_response(
     return b, subject_lines(design, beta, b) + sigma * (noise if colour is None else colour(noise))
 
 
+def drawn_of_factors(
+    design: Design, beta: FloatArray, roots: Sequence[FloatArray], sigma: float, rng: Rng
+) -> tuple[FloatArray, list[FloatArray]]:
+    """Draw y (N,) of new groups of several factors, with roots H of their D; and the random effects of each factor."""
+    y, effects = design.offset + design.X @ beta + sigma * rng.standard_normal(design.n_obs), []
+    for term, H in zip(design.random, roots, strict=True):
+        b = rng.standard_normal((len(term.group.labels), len(H))) @ H.T
+        y += np.einsum("ij,ij->i", term.Z, b[term.group.index])
+        effects.append(b)
+    return y, effects
+
+
 def refuse_unknown(received: str, name: str, known: Sequence[str], reason: str, remedy: str, see: str) -> None:
     """Refuse a name that is not known; the nearest one ends the reason, the known ones fill the remedy.
 

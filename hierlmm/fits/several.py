@@ -8,7 +8,10 @@ from hierlmm.fits.capabilities import CHAINS, EVIDENCE, LIKELIHOOD, REPLICATIONS
 
 OF, OF_MODEL = "a fit by {} with several grouping factors", "a MultilevelModel"
 ANSWERED = frozenset(
-    ["anova", "compare_models", "equations", "implied_marginal", "plot_forest", "plot_optima", "shared_groups"]
+    {
+        *("anova", "compare_models", "equations", "implied_marginal", "multilevel_design_analysis", "plot_forest"),
+        *("plot_optima", "shared_groups"),
+    }
 )
 """Functions and methods of the package that know fits with several grouping factors; all others refuse them."""
 

@@ -98,7 +98,7 @@ class SharedGroups(Result):
         where = ", ".join(f"{name} = {_both(values)}" for name, values in self.at.items())
         title = f"Covariance of two rows of {self.response} by the groups that they share ({self.estimator})"
         title += f"; {where}" if where else ""
-        forms = {"covariance": ".4g", **dict.fromkeys(("correlation", "lower", "upper"), "z.3f")}
+        forms: dict[Any, str] = {"covariance": ".4g", **dict.fromkeys(("correlation", "lower", "upper"), "z.3f")}
         shown = self.pairs.dropna(axis=1, how="all")
         written = [list(shown.columns)]
         written += [[format(v, forms.get(c, "")) for c, v in zip(shown, own, strict=True)] for own in shown.to_numpy()]
@@ -155,7 +155,7 @@ def shared_groups(
         variance=found_at,
         at=values,
         V=V,
-        correlation=V / np.outer(sd, sd),
+        correlation=V.div(sd, axis=0).div(sd, axis=1),
         estimator=fit.estimator,
         response=unquoted(design.hierarchy.response),
         ci=ci,
@@ -168,7 +168,7 @@ def shared_groups(
 def sharing(design: Design, names: list[str]) -> tuple[np.ndarray, IntArray]:
     """Which combinations of factors two rows of the data share, (m, K), and how many pairs do; most shared first."""
     groups = {term.columns.group: term.group for term in design.random}
-    K, shared = len(names), {}
+    K, shared = len(names), dict[frozenset[int], int]()
     for size in range(K + 1):
         for own in combinations(range(K), size):
             key = np.zeros(design.n_obs, dtype=np.int64)
@@ -178,10 +178,10 @@ def sharing(design: Design, names: list[str]) -> tuple[np.ndarray, IntArray]:
             n = np.bincount(key)
             shared[frozenset(own)] = int(np.sum(n * (n - 1)) // 2)
     exact: dict[frozenset[int], int] = {}
-    for own in sorted(shared, key=len, reverse=True):
-        exact[own] = shared[own] - sum(count for more, count in exact.items() if own < more)
-    kinds = [own for own in sorted(exact, key=lambda own: (-len(own), sorted(own))) if exact[own]]
-    return np.array([[k in own for k in range(K)] for own in kinds]), np.array([exact[own] for own in kinds])
+    for both in sorted(shared, key=len, reverse=True):
+        exact[both] = shared[both] - sum(count for more, count in exact.items() if both < more)
+    kinds = [both for both in sorted(exact, key=lambda both: (-len(both), sorted(both))) if exact[both]]
+    return np.array([[k in both for k in range(K)] for both in kinds]), np.array([exact[both] for both in kinds])
 
 
 def _two_rows(design: Design, at: Mapping[str, Any] | None) -> tuple[dict[str, Any], FloatArray]:

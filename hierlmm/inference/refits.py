@@ -18,16 +18,14 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.family_replications import FamilyReplicator
 from hierlmm.bayes.replications import Draw, Replicator
-from hierlmm.design.design import Design
 from hierlmm.design.factors import own_part
 from hierlmm.design.taken import take_subjects
-from hierlmm.diagnostics.replicate import Failure, eigen_root, replicate, streams
+from hierlmm.diagnostics.replicate import Failure, drawn_of_factors, eigen_root, replicate, streams
 from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.likelihood.generalised import maximise_generalised
 from hierlmm.likelihood.maximise import maximise
 from hierlmm.likelihood.refit import Refits
-from hierlmm.likelihood.solution import Solution
 
 SEE = "docs, page 'Intervals'"
 MISSED = 1e-6
@@ -65,23 +63,14 @@ def simulator(fit: Any) -> Callable[[Rng], FloatArray]:
     if fit.design.is_gaussian:
         eta = fit.criterion_function.split(fit.optimum.lam)[1]
         if fit.design.has_several_factors:
-            return lambda rng: new_response(fit.design, at, rng)
+            roots = [at.root[own_part(fit.design, k)] for k in range(len(fit.design.random))]
+            return lambda rng: drawn_of_factors(fit.design, at.beta, roots, at.sigma, rng)[0]
         draw = Draw(at.beta, at.root, at.sigma, eta)
         source: Replicator | FamilyReplicator = Replicator(fit.design)
     else:
         draw = Draw(at.beta, eigen_root(at.D)[0], 1.0, at.psi)
         source = FamilyReplicator(fit.design)
     return lambda rng: source.replicate(draw, "new_subject", rng)[0]
-
-
-def new_response(design: Design, at: Solution, rng: Rng) -> FloatArray:
-    """A response (N,) of new groups of several factors, with the covariates and sizes of those in the data."""
-    y = design.offset + design.X @ at.beta + at.sigma * rng.standard_normal(design.n_obs)
-    for k, term in enumerate(design.random):
-        H = at.root[own_part(design, k)]
-        b = rng.standard_normal((len(term.group.labels), len(H))) @ H.T
-        y += np.einsum("ij,ij->i", term.Z, b[term.group.index])
-    return y
 
 
 @dataclass(frozen=True, eq=False)

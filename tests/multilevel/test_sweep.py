@@ -232,7 +232,7 @@ FUNCTIONS = {
     for name in hl.__all__
     if inspect.isfunction(getattr(hl, name)) and inspect.signature(getattr(hl, name)).parameters
 } | {name: getattr(plots, name) for name in dir(plots) if name.startswith("plot_")}
-TAKE_FITS = {"anova", "compare_models", "plot_forest", "plot_optima"}
+TAKE_FITS = {"anova", "compare_models", "multilevel_design_analysis", "plot_forest", "plot_optima"}
 
 
 @pytest.mark.parametrize("kind", ["fit", "model"])
