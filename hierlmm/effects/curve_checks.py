@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
+from hierlmm.design.factors import finest_first
 from hierlmm.design.formula import variables_of
 from hierlmm.design.questions import occasion_of
 from hierlmm.design.splines import SplineBasis
@@ -144,17 +145,17 @@ def typical_values(column: pd.Series) -> list[float]:
 
 def check_companions(fit: Fit, variable: str, grid: Grid) -> list[str]:
     """Refuse covariates that are functions of the variable; say which move with it within subjects."""
-    frame, index = fit.design.frame, fit.design.subject_index
+    frame, groups = fit.design.frame, _groupings(fit.design)
     x = frame[variable].to_numpy(dtype=np.float64)
     notes = []
-    between = _constant_within(frame[variable], index)
-    first = np.unique(index, return_index=True)[1]
+    between = [index for index in groups.values() if _constant_within(frame[variable], index)]
     for name in grid.points:
         if name == variable or frame[name].nunique() < 2:
             continue
         factor, column, own = name in grid.factors, frame[name], x
-        if between and _constant_within(column, index):
+        if both := [index for index in between if _constant_within(column, index)]:
             # One row for each subject: its own repetitions agree whatever the two have to do with each other.
+            first = np.unique(both[0], return_index=True)[1]
             column, own = column.iloc[first], x[first]
         if _is_function(own, column, factor):
             received = f"effects({variable!r}) with {name!r} among the fixed effects"
@@ -163,9 +164,18 @@ def check_companions(fit: Fit, variable: str, grid: Grid) -> list[str]:
             forms = f"{variable} + I({variable} ** 2), I({variable} > 3), ns({variable}, 3)"
             remedy = f"write the function in the formula, so that it follows: {forms}"
             raise SpecificationError(received, reason, remedy, SEE)
-        if not factor and _moves_along(x, frame[name].to_numpy(dtype=np.float64), index):
-            notes.append(SAY("curve.moves", name=name, variable=variable))
+        values = [] if factor else frame[name].to_numpy(dtype=np.float64)
+        within = [] if factor else [who for who, index in groups.items() if _moves_along(x, values, index)]
+        notes += [SAY("curve.moves", name=name, variable=variable, within=who) for who in within[:1]]
     return notes
+
+
+def _groupings(design: Design) -> dict[str, IntArray]:
+    """Rows of subjects; of several factors those of each, the coarsest first."""
+    if not design.has_several_factors:
+        return {"subjects": design.subject_index}
+    own = {term.columns.group: term.group.index for term in design.random}
+    return {f"groups of {name}": own[name] for name in reversed(finest_first(design))}
 
 
 def _constant_within(column: pd.Series, index: IntArray) -> bool:

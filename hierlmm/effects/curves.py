@@ -202,7 +202,8 @@ class EffectCurves(Result):
             other covariates are as held; a bend that the model lacks is visible in them.
         residual_level : {"subject", "population"}, optional
             Residuals around the subject's own line (what is left within subjects; the default where there are random
-            effects) or around the population line (with the differences between subjects).
+            effects; with several factors the line of all groups of the row) or around the population line (with the
+            differences between subjects).
 
         Returns
         -------
@@ -245,14 +246,14 @@ class EffectCurves(Result):
         return rows[[*self.panels, *self.by, self.variable]].rename(columns=self.point_columns).assign(y=y)
 
     def _level_of_residuals(self, residual_level: str | None) -> Any:
-        effects = self.fit.has_random_effects
+        effects, several = self.fit.has_random_effects, self.fit.design.has_several_factors
         level = ("subject" if effects else "population") if residual_level is None else residual_level
         choose("residual_level", level, ("subject", "population"))
         if level == "subject" and not effects:
             received = f"residual_level='subject' of a fit by {self.estimator} without random effects"
             reason = "there is no line of a subject to measure them from"
             raise NotAvailableError(received, reason, "use residual_level='population'", SEE)
-        return level
+        return "all" if several and level == "subject" else level
 
     @property
     def _beta(self) -> FloatArray:

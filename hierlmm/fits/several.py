@@ -9,8 +9,16 @@ from hierlmm.fits.capabilities import CHAINS, EVIDENCE, LIKELIHOOD, REPLICATIONS
 OF, OF_MODEL = "a fit by {} with several grouping factors", "a MultilevelModel"
 ANSWERED = frozenset(
     {
-        *("anova", "compare_models", "equations", "implied_marginal", "multilevel_design_analysis", "plot_forest"),
-        *("plot_optima", "shared_groups"),
+        "anova",
+        "compare_models",
+        "effect_curves",
+        "equations",
+        "implied_marginal",
+        "multilevel_design_analysis",
+        "plot_effects",
+        "plot_forest",
+        "plot_optima",
+        "shared_groups",
     }
 )
 """Functions and methods of the package that know fits with several grouping factors; all others refuse them."""
@@ -57,10 +65,6 @@ NOT_ONE_D = _lack(
     "GEE has one grouping of the rows, within which they correlate",
     "use hl.TwoLevelModel with the coarsest factor: its fits have compare_marginal()",
 )
-OF_CURVES = _lack(
-    "curves say which covariates move together within subjects, and here there is more than one kind of group",
-    "use fit.marginal_means('x', by=..., at={'x': [...]}), which has the same means at chosen values, or fit.slopes",
-)
 SEVERAL = both(
     LIKELIHOOD,
     table(
@@ -74,7 +78,6 @@ SEVERAL = both(
             "plot_qq",
             OF_ROWS,
         ),
-        ("effects plot_effects", OF_CURVES),
         ("plot_conditional_vs_marginal", OF_COVARIANCE),
         ("subject_loglik check influence", OF_UNITS),
         ("test_covariance test_random_effects", NO_TESTS_OF_D),

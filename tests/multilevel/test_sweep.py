@@ -18,6 +18,7 @@ import hierlmm as hl
 from hierlmm import plots
 from hierlmm.errors import DataError, NotAvailableError, OtherNameError
 from hierlmm.fits.capabilities import LME4
+from hierlmm.fits.several import ANSWERED
 
 close = np.testing.assert_allclose
 
@@ -152,6 +153,10 @@ CHECKS: dict[str, Callable[[Any, Dense], None]] = {
     "marginal_means": lambda fit, d: is_linear(
         fit.marginal_means("kind", at={"x": 0.5}), np.array([[1, 0.5, 0, 0], [1, 0.5, 1, 0.5]]), d
     ),
+    "effects": lambda fit, d: is_linear(
+        fit.effects("x", at={"kind": "q", "x": [0, 1]}), np.array([[1, 0.0, 1, 0], [1, 1, 1, 1]]), d
+    ),
+    "plot_effects": lambda fit, _: fit.plot_effects("x", by="kind", data="partial", backend="none"),
     "anova": lambda fit, d: close(fit.anova().loc["x:kind", "F"], d.beta[3] ** 2 / d.beta_cov[3, 3], rtol=1e-6),
     "intraclass_correlation": lambda fit, _: refused(fit.intraclass_correlation),  # with a slope; see test_multilevel
     "plot_forest": lambda fit, _: fit.plot_forest(backend="none"),
@@ -232,7 +237,7 @@ FUNCTIONS = {
     for name in hl.__all__
     if inspect.isfunction(getattr(hl, name)) and inspect.signature(getattr(hl, name)).parameters
 } | {name: getattr(plots, name) for name in dir(plots) if name.startswith("plot_")}
-TAKE_FITS = {"anova", "compare_models", "multilevel_design_analysis", "plot_forest", "plot_optima"}
+TAKE_FITS = ANSWERED
 
 
 @pytest.mark.parametrize("kind", ["fit", "model"])
