@@ -14,6 +14,7 @@ ANSWERED = frozenset(
         "effect_curves",
         "equations",
         "implied_marginal",
+        "interpret",
         "multilevel_design_analysis",
         "plot_effects",
         "plot_forest",
@@ -70,7 +71,7 @@ SEVERAL = both(
     table(
         (f"loo {CHAINS} {REPLICATIONS} {EVIDENCE} plot_posterior", NO_POSTERIOR),
         (
-            "subject_coef heterogeneity compare_subjects compare_groups rank_subjects interpret plot_shrinkage",
+            "subject_coef heterogeneity compare_subjects compare_groups rank_subjects plot_shrinkage",
             OF_EFFECTS,
         ),
         (

@@ -13,7 +13,7 @@ from hierlmm.design.telling import several
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
-from hierlmm.interpret import means, variation
+from hierlmm.interpret import factors, means, variation
 from hierlmm.interpret.coefficients import level2_variables
 from hierlmm.interpret.grammar import Sentence, sentence
 from hierlmm.interpret.words import Words, words_of
@@ -41,6 +41,14 @@ POPULATION = (
     (variation.marginal_covariance_sentences, "Around the mean"),
 )
 """What is said of a fit with and without coefficients of subjects, in this order."""
+FACTORS = (
+    *POPULATION[:-1],
+    (factors.between_sentences, "How much groups differ"),
+    (factors.shares_sentences, "Where the variance lies"),
+    (variation.rest_sentences, "Where the variance lies"),
+    (factors.sharing_sentences, "Who shares what"),
+)
+"""The same with several grouping factors."""
 
 
 def interpret(
@@ -60,28 +68,17 @@ def interpret(
     made = [] if fit.converged else [words.say(FIRST, "fit.not_converged")]
     made += [sentence(FIRST, " ".join(warning.split()), {}) for warning in fit.warnings]
     made += _model(words)
-    for sentences, section in HIERARCHY if words.hierarchical else POPULATION:
+    several = fit.design.has_several_factors
+    for sentences, section in FACTORS if several else HIERARCHY if words.hierarchical else POPULATION:
         made += sentences(words, section)
-    made.append(words.say(LIMITS, "fit.limits", kind="subjects" if words.hierarchical else "populations"))
+    kind = "groups" if several else "subjects" if words.hierarchical else "populations"
+    made.append(words.say(LIMITS, "fit.limits", kind=kind))
     return Interpretation(f"{words.response} in words ({fit.estimator})", tuple(made))
 
 
 def _model(words: Words) -> Iterator[Sentence]:
     fit, hierarchy = words.fit, words.fit.design.hierarchy
-    facts = {"rows": fit.n_obs, "subjects": fit.n_subjects}
-    names = {"subject": hierarchy.subject, "estimator": fit.estimator, "method": words.method}
-    yield words.say(MODEL, "fit.rows", facts, **facts, **names)
-    if words.hierarchical:
-        inner = [unquoted(t) for t in dict.fromkeys(f for term in hierarchy.level1_terms for f in term)]
-        own = f"a mean of {words.response} of its own"
-        if inner:
-            own = f"a regression of its own of {words.response} on {', '.join(inner)}"
-        if words.family is not None:
-            own = own.replace(f"of {words.response}", f"of the {words.of_family['line']}")
-        terms = shorten(fit.design.own_term)
-        yield words.say(MODEL, "fit.hierarchy", own=own, level2=_explained(fit), terms=terms)
-    else:
-        yield words.say(MODEL, "fit.population")
+    yield from factors.model_sentences(words, MODEL) if fit.design.has_several_factors else _subjects(words)
     if not fit.design.is_gaussian:
         yield words.say(MODEL, "fit.family", family=fit.design.family, told=_told(words))
         if words.hierarchical and fit.design.family.link != "identity":
@@ -99,6 +96,25 @@ def _model(words: Words) -> Iterator[Sentence]:
         mean = float(fit.design.frame[exposure].mean()) if exposure in fit.design.frame else 1.0
         slots = {"per": words.per(exposure), "exposure": exposure, "quoted": repr(exposure), "at": number(mean)}
         yield words.say(MODEL, "fit.exposure", {"at": mean}, **slots)
+
+
+def _subjects(words: Words) -> Iterator[Sentence]:
+    """Rows and subjects, and what varies between these."""
+    fit, hierarchy = words.fit, words.fit.design.hierarchy
+    facts = {"rows": fit.n_obs, "subjects": fit.n_subjects}
+    names = {"subject": hierarchy.subject, "estimator": fit.estimator, "method": words.method}
+    yield words.say(MODEL, "fit.rows", facts, **facts, **names)
+    if words.hierarchical:
+        inner = [unquoted(t) for t in dict.fromkeys(f for term in hierarchy.level1_terms for f in term)]
+        own = f"a mean of {words.response} of its own"
+        if inner:
+            own = f"a regression of its own of {words.response} on {', '.join(inner)}"
+        if words.family is not None:
+            own = own.replace(f"of {words.response}", f"of the {words.of_family['line']}")
+        terms = shorten(fit.design.own_term)
+        yield words.say(MODEL, "fit.hierarchy", own=own, level2=_explained(fit), terms=terms)
+    else:
+        yield words.say(MODEL, "fit.population")
 
 
 def _explained(fit: Fit) -> str:

@@ -284,6 +284,11 @@ def _working_correlation(words: Words, section: str, fit: Any) -> Iterator[Sente
     yield words.say(section, "marginal.working", parameters, kind=fit.correlation, values=values)
 
 
+def rest_sentences(words: Words, section: str) -> Iterator[Sentence]:
+    """What is left within groups of several factors."""
+    yield from _residuals(words, section, "factors")
+
+
 def _residuals(words: Words, section: str, about: str) -> Iterator[Sentence]:
     """Residual SD, and the parameters of the residual correlation and of the variance function."""
     design = words.fit.design

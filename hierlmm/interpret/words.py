@@ -304,10 +304,11 @@ def words_of(fit: Fit, ci: float, how: Asked, units: Mapping[str, str] | None) -
     if how.df is not None:
         method_name(how.df)
     made, family = tuple(coefficients(fit.design)), None
+    hierarchical = fit.has_random_effects and not fit.design.has_several_factors
     if not fit.design.is_gaussian and fit.design.family.link != "identity":
         family = fit.design.family
         quantity, base = unquoted(response), math.e if ratio_name(fit.design) else None
-    return Words(fit, ci, how, fit.has_random_effects, quantity, base, dict(units or {}), made, family)
+    return Words(fit, ci, how, hierarchical, quantity, base, dict(units or {}), made, family)
 
 
 def _balanced(text: str) -> bool:

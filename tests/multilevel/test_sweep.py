@@ -124,6 +124,7 @@ CHECKS: dict[str, Callable[[Any, Dense], None]] = {
     ],
     "bootstrap": lambda fit, _: refused(lambda: fit.bootstrap(2, "subject")),  # drawn: see test_factor_bootstrap
     "implied_marginal": lambda fit, d: close(fit.implied_marginal(rows=[0, 1, 2], draws=0).V, d.V[:3, :3], atol=1e-12),
+    "interpret": lambda fit, _: close(len(fit.interpret(ci=0.9).sentences) > 10, True),  # see test_factor_words
     "icc": lambda fit, d: close(
         fit.icc, np.array([D[0, 0] for D in d.D.values()]) / (sum(D[0, 0] for D in d.D.values()) + d.s2)
     ),

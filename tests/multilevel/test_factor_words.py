@@ -1,0 +1,49 @@
+"""Several factors in plain words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import hierlmm as hl
+
+build = hl.MultilevelModel.from_formula
+
+
+def test_nested_factors_in_words(nested):
+    told = nested.interpret(units={"strength": "kg"})
+    text = " ".join(told.text.split())
+    assert "60 rows in 30 groups of batch:cask and 10 groups of batch, fitted by REML." in text
+    assert "The mean of strength in the population is 60.05 kg" in text
+    assert "Groups of batch:cask differ in their mean of strength with an SD of 2.904 kg" in text
+    assert "78.3 % lies between groups of batch:cask, 15.4 % lies between groups of batch and 6.3 % lies within" in text
+    assert "most of it between groups of batch:cask" in text
+    assert "Two rows of one batch:cask correlate by 0.94 (30 pairs of rows)." in text
+    assert "Two rows of one batch, but not of one batch:cask, correlate by 0.15 (120 pairs of rows)." in text
+    assert "subject" not in text
+    facts = told.facts.set_index(["section", "fact"])["value"]
+    half = 1.96 * nested.sd_b["batch:cask"].iloc[0]
+    assert facts["How much groups differ", "half"].iloc[0] == pytest.approx(half, rel=1e-4)
+
+
+def test_slopes_and_crossed_factors_in_words(fit):
+    text = " ".join(fit.interpret().text.split())
+    assert "school and rater are crossed" in text
+    assert "Groups of school differ in their mean of y where x = 0 with an SD of" in text
+    assert "Groups of school differ in their coefficient of x with an SD of" in text
+    assert "per unit of x of the average of all" in text  # x goes with kind: no one average coefficient
+    assert "Two rows of one school:class and one rater correlate by" in text
+    assert "With random slopes the variance divides in another way" in text
+
+
+def test_a_factor_without_variance_in_words(pastes):
+    rows = pastes.assign(strength=pastes["strength"] - pastes.groupby("batch")["strength"].transform("mean"))
+    text = " ".join(build("strength ~ 1 + (1 | batch / cask)", rows).fit_reml().interpret().text.split())
+    assert "groups of batch do not differ in their mean of strength: the SD is estimated as 0" in text
+
+
+def test_the_range_of_slopes_in_words(pupils):
+    fit = build("y ~ x + (1 + x || school) + (1 | rater)", pupils).fit_ml()
+    low, high = (fit.beta["x"] + sign * 1.959964 * fit.sd_b["school"]["x"] for sign in (-1, 1))
+    facts = fit.interpret().facts.set_index("fact")["value"]
+    np.testing.assert_allclose([facts["low"], facts["high"]], [low, high], rtol=1e-6)
