@@ -63,6 +63,7 @@ from hierlmm.fit.generalised import GeneralisedFit as GeneralisedFit
 from hierlmm.fit.likelihood import LikelihoodFit as LikelihoodFit
 from hierlmm.fit.likelihood import MarginalFit as MarginalFit
 from hierlmm.fit.multilevel import MultilevelFit as MultilevelFit
+from hierlmm.fit.multilevel_posterior import MultilevelPosterior as MultilevelPosterior
 from hierlmm.fit.posterior import PosteriorFit as PosteriorFit
 from hierlmm.fit.posterior_generalised import GeneralisedPosterior as GeneralisedPosterior
 from hierlmm.fit.recover import recover as recover

@@ -20,9 +20,11 @@ from types import FunctionType
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.ccallback import CFunc
+from numba.extending import register_jitable
 from numba.misc.appdirs import AppDirs
 
 PACKAGE = Path(__file__).parent
@@ -70,6 +72,20 @@ def compiled_callback(signature: Any, function: Callable[..., Any], *, keep: boo
         callback = _kept(callback, function)
     callback.compile()
     return callback
+
+
+def cut(numbers: Any, rows: int, columns: int) -> tuple[Any, Any]:
+    """The first numbers of a vector as a matrix, and those that follow; in compiled code too."""
+    return numbers[: rows * columns].reshape((rows, columns)), numbers[rows * columns :]
+
+
+def whole(numbers: Any, size: int) -> tuple[Any, Any]:
+    """The first numbers of a vector as whole ones, which they are by their bits, and those that follow."""
+    return numbers[:size].view(np.int64), numbers[size:]
+
+
+register_jitable(cut)
+register_jitable(whole)
 
 
 @cache

@@ -11,13 +11,14 @@ from hierlmm.design.formula import parse_formula
 from hierlmm.design.hierarchy import Hierarchy
 from hierlmm.design.outcome import outcome_of
 from hierlmm.errors import NotAvailableError, warn
-from hierlmm.fit.estimators import FittedModel
+from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.fits.capabilities import Lack, refused, said_by_help
 from hierlmm.fits.several import MODEL, SEE, unanswered
 from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
     from hierlmm.fit.multilevel import MultilevelFit  # noqa: F401  named in the base of the class
+    from hierlmm.fit.multilevel_posterior import MultilevelPosterior
 
 SLIPS = {
     "subject": "levels, a right-hand side for every grouping factor",
@@ -43,6 +44,9 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         Long format, one row per measurement: pandas, polars, pyarrow or anything narwhals reads.
     family : str or Family
         ``"gaussian"``; there is no other one yet.
+    priors : Priors or "bambi", optional
+        The defaults, or those of Bambi, with what is given in their place. Standard deviations by factor and term:
+        ``hl.Priors(sd_b={"batch": hl.HalfNormal(3), "x | school": hl.HalfNormal(1)})``.
     missing : {"raise", "drop"}
         Refuse missing values (naming columns and counts), or fit the complete rows and say how many were dropped.
 
@@ -64,7 +68,7 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
     lacks: ClassVar[Mapping[str, Lack]] = MODEL
     _answered_by: ClassVar[frozenset[str]] = frozenset()
     """Functions of the package that take such a model; all others refuse it."""
-    _unanswered = unanswered("a MultilevelModel", "use fit_reml() or fit_ml(); with one factor hl.TwoLevelModel")
+    _unanswered = unanswered("a MultilevelModel", "use fit(), fit_reml() or fit_ml(); with one factor hl.TwoLevelModel")
 
     def __init__(
         self,
@@ -73,15 +77,23 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         *,
         data: Any,
         family: Any = "gaussian",
+        priors: Any = None,
         missing: str = "raise",
         **unknown: Any,
     ) -> None:
         refuse_arguments("MultilevelModel", unknown, SLIPS, known=arguments_of(MultilevelModel))
-        self._read(formula_of_levels(response, levels, data), data, family, missing)
+        self._read(formula_of_levels(response, levels, data), data, family, priors, missing)
 
     @classmethod
     def from_formula(
-        cls, formula: str, data: Any, *, family: Any = "gaussian", missing: str = "raise", **unknown: Any
+        cls,
+        formula: str,
+        data: Any,
+        *,
+        family: Any = "gaussian",
+        priors: Any = None,
+        missing: str = "raise",
+        **unknown: Any,
     ) -> MultilevelModel:
         """Read factors and levels off a formula and the data.
 
@@ -92,15 +104,15 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
             a column or, ``(1 | dept:service)``, the combinations of several; ``(1 | batch / cask)`` is
             ``(1 | batch) + (1 | batch:cask)``. ``||`` has uncorrelated random effects.
         data : table
-        family, missing
+        family, priors, missing
             As for `MultilevelModel`.
         """
         refuse_arguments("MultilevelModel.from_formula", unknown, {}, known=arguments_of(cls.from_formula))
         model = cls.__new__(cls)
-        model._read(formula, data, family, missing)
+        model._read(formula, data, family, priors, missing)
         return model
 
-    def _read(self, formula: str, data: Any, family: Any, missing: str) -> None:
+    def _read(self, formula: str, data: Any, family: Any, priors: Any, missing: str) -> None:
         outcome = outcome_of(family, None, None)
         if not outcome.is_gaussian:
             reason = "random effects of several factors are integrated out of a normal response only so far"
@@ -109,7 +121,7 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         design = design_from_factors(parse_formula(formula, several=True), data, missing=missing)
         for message in reused_labels(design):
             warn(message)
-        self._set(design, None)
+        self._set(design, priors)
 
     def __getattribute__(self, name: str) -> Any:
         lacks = type(self).lacks
@@ -127,15 +139,48 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         """The model as one formula, a parenthesis for each factor; `from_formula` makes the same model from it."""
         return self.hierarchy.formula
 
-    def fit(self, *args: Any, **options: Any) -> NoReturn:
-        """Not there yet: NUTS.
+    def fit(
+        self,
+        draws: int = 1000,
+        tune: int = 1000,
+        chains: int = 4,
+        seed: int | None = None,
+        *,
+        sampler: str = "auto",
+        target_accept: float | None = None,
+        progressbar: bool = True,
+        random_effects: str = "auto",
+    ) -> MultilevelPosterior:
+        """Sample the posterior by NUTS.
 
         Parameters
         ----------
-        *args, **options
-            Whatever they are.
+        draws, tune, chains : int
+            Draws kept and tuning steps of each chain.
+        seed : int, optional
+            Makes the draws reproducible on one machine.
+        sampler : {"auto", "collapsed", "explicit"}
+            Route to the posterior. ``"collapsed"`` integrates the random effects of all factors out exactly, and β,
+            samples the covariance parameters and draws the rest afterwards from its exact conditional distribution;
+            ``"explicit"`` samples everything together on the PyMC model of `to_pymc`. Both have the same posterior;
+            ``"auto"`` chooses, and the fit says which and why.
+        target_accept : float, optional
+            Acceptance probability that the step size is tuned to, by default 0.9; closer to 1 is slower and has fewer
+            divergences.
+        progressbar : bool
+            Show progress, in a terminal or notebook.
+        random_effects : {"auto", "draws", "summary", "none"}
+            Collapsed route: keep draws of b; or its posterior mean and SD, averaged over the draws analytically; or
+            neither. ``"auto"`` keeps draws up to 10 million values.
+
+        Returns
+        -------
+        MultilevelPosterior
+            Frozen; its ``warnings`` say whether the sampler converged.
         """
-        raise self.lacks["fit"].refusal("fit", "")
+        given = {"draws": draws, "tune": tune, "chains": chains, "seed": seed, "target_accept": target_accept}
+        route = {"sampler": sampler, "random_effects": random_effects, "progressbar": progressbar}
+        return fit_by("nuts", self, **given, **route)  # type: ignore[no-any-return]
 
     def fit_gee(self, *args: Any, **options: Any) -> NoReturn:
         """Not there: estimating equations have one grouping of the rows.
@@ -147,15 +192,20 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         """
         raise self.lacks["fit_gee"].refusal("fit_gee", "")
 
-    def to_pymc(self, *args: Any, **options: Any) -> NoReturn:
-        """Not there yet.
+    def to_pymc(self) -> Any:
+        """Build the model as a ``pymc.Model`` with named variables, and dimensions of every grouping factor.
 
-        Parameters
-        ----------
-        *args, **options
-            Whatever they are.
+        The explicit hierarchy: ``b_batch`` (batch × batch_term) are the random effects of factor ``batch``, ``mu``
+        (obs) is the expected response, ``y`` (obs) the observed one; ``beta`` (coef), ``sd_b`` (term), ``corr_b``
+        (pair of terms) and ``sigma`` are the parameters. Random effects are sampled as standardised ones.
         """
-        raise self.lacks["to_pymc"].refusal("to_pymc", "")
+        from hierlmm.bayes.explicit_factors import build_factor_model
+
+        if not self._design.has_several_factors:
+            from hierlmm.bayes.explicit import build_pymc_model
+
+            return build_pymc_model(self._design, self.priors)
+        return build_factor_model(self._design, self.priors)
 
     def implied_marginal(self, fit: Any, *args: Any, **options: Any) -> Any:
         """Covariance of two rows by the groups that they share, as a fit of this model implies it.

@@ -91,7 +91,8 @@ def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool 
     """
     products = cross_products(design)
     buffer = pack(design, products, priors)
-    mode, root, modes = find_mode(buffer, _negative(buffer), _everywhere(buffer), signed)
+    negative = negative_of(lambda theta: evaluate(theta, buffer))
+    mode, root, modes = find_mode(buffer, negative, everywhere(buffer), signed)
     m = len(mode)
     buffer[HEADER : HEADER + m] = mode
     buffer[HEADER + m : HEADER + m + m * m] = root.ravel()
@@ -137,7 +138,7 @@ def find_mode(
     return mode, root, _modes(negative, mode, root, tops[1:], np.flatnonzero(chosen))
 
 
-def _everywhere(buffer: FloatArray) -> FloatArray:
+def everywhere(buffer: FloatArray) -> FloatArray:
     """`starts`, and θ spread evenly over the scales and shapes of D: (s, m)."""
     few = starts(buffer)
     n_sd, m = int(buffer[6]), few.shape[1]
@@ -228,11 +229,11 @@ def _packed(
     return flat
 
 
-def _negative(buffer: FloatArray) -> Density:
-    """Minus the log density of θ; the buffer must not be whitened yet."""
+def negative_of(density: Density) -> Density:
+    """Minus a log density."""
 
     def function(theta: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = evaluate(theta, buffer)
+        value, gradient = density(theta)
         return -value, -gradient
 
     return function

@@ -33,11 +33,10 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba.extending import register_jitable
 
 from hierlmm.arrays import FloatArray
-from hierlmm.compiled import compiled, compiled_callback
-from hierlmm.likelihood.kernel import pattern_sums
+from hierlmm.compiled import compiled, compiled_callback, cut
+from hierlmm.likelihood.kernel import PatternSums, pattern_sums
 from hierlmm.likelihood.triangles import cholesky, invert_triangle
 
 HEADER = 9
@@ -50,7 +49,7 @@ N_PRIOR = 6
 
 
 class Packed(NamedTuple):
-    """Views into the packed vector."""
+    """Views into the packed vector; ``others`` is what another way to the sums needs, in the place of R and C."""
 
     centre: FloatArray
     root: FloatArray
@@ -66,14 +65,7 @@ class Packed(NamedTuple):
     weight: FloatArray
     R: FloatArray
     C: FloatArray
-
-
-def cut(numbers: FloatArray, rows: int, columns: int) -> tuple[FloatArray, FloatArray]:
-    """The first numbers as a matrix, and those that follow."""
-    return numbers[: rows * columns].reshape((rows, columns)), numbers[rows * columns :]
-
-
-register_jitable(cut)
+    others: FloatArray
 
 
 def unpack(buffer: FloatArray) -> Packed:
@@ -93,9 +85,9 @@ def unpack(buffer: FloatArray) -> Packed:
     S_w, rest = cut(rest, P, P)
     weight, rest = cut(rest, 1, K)
     R, rest = cut(rest, q * q, K)
-    C = rest.reshape((q, P, K))
+    C, rest = cut(rest, q * P, K)
     ahead = (centre[0], root, sd_index[0], cpc_index, alpha, sd_prior, sigma_prior[0], Bz, precision, shift[0])
-    return Packed(*ahead, S_w, weight[0], R.reshape((q, q, K)), C)
+    return Packed(*ahead, S_w, weight[0], R.reshape((q, q, K)), C.reshape((q, P, K)), rest)
 
 
 _unpack = compiled(inline="always")(unpack)
@@ -236,6 +228,12 @@ def _factor_and_invert(H: FloatArray, inverse: FloatArray) -> float:
     return log_det
 
 
+@compiled(inline="always")
+def sums_at(packed: Packed, Lambda: FloatArray) -> PatternSums:
+    """What the data say at Λ; other designs have another function of this name."""
+    return pattern_sums(packed.R, packed.C, packed.weight, Lambda)
+
+
 # Long: one pass from the packed model to log density and gradient; its steps share work arrays, and a function for each
 # would pass a dozen of them and take longer to compile.
 # Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
@@ -258,7 +256,7 @@ def _density(
             for k in range(i, q):
                 s += packed.Bz[i, k] * L[k, j]
             Lambda[i, j] = s / sigma
-    sums = pattern_sums(packed.R, packed.C, packed.weight, Lambda)
+    sums = sums_at(packed, Lambda)
     Q = (packed.S_w + sums.G) * precision
     H_inverse, beta = np.zeros((p, p)), np.zeros(p)
     log_det_H, quadratic = 0.0, Q[p, p]

@@ -17,6 +17,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed import collapsed_posterior, find_mode, pack, starts
+from hierlmm.bayes.collapsed_factors import factor_posterior
 from hierlmm.bayes.collapsed_kernel import Packed, density_with_gamma, unpack
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.posterior import Collapsed, Conditional, Density
@@ -101,6 +102,8 @@ class ResidualPosterior(Collapsed):
 
 def posterior_of(design: Design, priors: ResolvedPriors) -> Collapsed:
     """The collapsed posterior of any model: on its cross-products, or on its rows where the residuals need them."""
+    if design.has_several_factors:
+        return factor_posterior(design, priors)
     structured = design.has_residual_structure or not design.term
     return residual_posterior(design, priors) if structured else collapsed_posterior(design, priors)
 

@@ -114,7 +114,8 @@ def assess_convergence(datatree: Any) -> Convergence:
     # Collapsed: b is an exact draw given the others, independent of every other draw of b. Draws of b are related only
     # through E(b | the others), so it mixes as well as they do.
     scalars = [str(n) for n, v in posterior.data_vars.items() if v.ndim == 2 and n not in (*NAMES, "icc")]
-    names = [*NAMES[:-1], *scalars, *([] if datatree.attrs.get("sampler") == "collapsed" else ["b"])]
+    effects = [str(name) for name in posterior.data_vars if name == "b" or str(name).startswith("b_")]
+    names = [*NAMES[:-1], *scalars, *([] if datatree.attrs.get("sampler") == "collapsed" else effects)]
     table = pd.concat([_table(posterior[name], name) for name in names if name in posterior])
     stats = datatree["sample_stats"].to_dataset() if "sample_stats" in datatree.children else None
     divergences = _total(stats, "diverging")
@@ -143,7 +144,10 @@ def _table(variable: Any, name: str) -> pd.DataFrame:
     draws = variable.to_numpy()
     dims = [d for d in variable.dims if d not in ("chain", "draw")]
     names = [""] if not dims else _labels([variable[d].to_numpy() for d in dims])
-    labels = [LABELS.get(name, name.replace("threshold_", "threshold ")).format(n) for n in names]
+    if name.startswith("b_"):  # of one of several grouping factors
+        labels = [f"{name}[{n}]" for n in names]
+    else:
+        labels = [LABELS.get(name, name.replace("threshold_", "threshold ")).format(n) for n in names]
     draws = draws.reshape(*draws.shape[:2], -1)
     keep = np.flatnonzero(np.ptp(draws, axis=(0, 1)) > 0)[:MAX_ENTRIES]
     return diagnostics(draws[..., keep], [labels[i] for i in keep])

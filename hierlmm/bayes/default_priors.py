@@ -27,7 +27,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.bayes.distributions import LKJ, HalfNormal, HalfStudentT, Normal
 from hierlmm.bayes.family_priors import bambi_of_probabilities, bambi_scale, dispersion_priors, scale_of_predictor
 from hierlmm.bayes.residual_priors import residual_prior
-from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.resolved import ResolvedPriors, is_intercept
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
@@ -54,7 +54,7 @@ def default_priors(design: Design) -> ResolvedPriors:
         else:
             sd[k] = MULTIPLIER * origin / float(np.sqrt(np.mean(at_average[:, k] ** 2)))
     beta = [Normal(mean if k == design.intercept else 0.0, float(sd[k])) for k in range(len(sd))]
-    scales = [1.0 if t == INTERCEPT else _scale(design.own_Z[:, k]) for k, t in enumerate(design.own_term)]
+    scales = [1.0 if is_intercept(t) else _scale(design.own_Z[:, k]) for k, t in enumerate(design.own_term)]
     sd_b = [MULTIPLIER * level / s for s in scales]
     return _assemble(design, beta, sd_b, level, "default", shift, _random_center(design))
 
@@ -100,12 +100,13 @@ def _shift_to_averages(design: Design) -> FloatArray:
 def _random_center(design: Design) -> FloatArray:
     """Means of the columns of Z that correlate with a random intercept: (q,)."""
     center, q = np.zeros(len(design.term)), design.n_own
-    if INTERCEPT in design.own_term and design.covariance not in SPECTRAL:
-        k = design.own_term.index(INTERCEPT)  # the first level's; the others have the same blocks and the same averages
-        others = [m for block in design.blocks if k in block for m in block if m != k]
-        center[:q][others] = design.own_Z[:, others].mean(axis=0)
-        center = np.tile(center[:q], max(1, len(design.group_levels)))
-    return center
+    if design.covariance in SPECTRAL:
+        return center
+    for block in design.blocks:  # of the first level; the others have the same blocks and the same averages
+        if max(block) < q and any(is_intercept(design.own_term[k]) for k in block):
+            others = [k for k in block if not is_intercept(design.own_term[k])]
+            center[others] = design.own_Z[:, others].mean(axis=0)
+    return np.tile(center[:q], max(1, len(design.group_levels)))
 
 
 def bambi_priors(design: Design) -> ResolvedPriors:
@@ -122,7 +123,7 @@ def bambi_priors(design: Design) -> ResolvedPriors:
     at = [special.get(k, wide) if k == design.intercept else slopes[k] for k in range(len(design.coef))]
     beta = [Normal(mean if k == design.intercept else 0.0, sd) for k, sd in enumerate(at)]
     slope = [MULTIPLIER * spread / _scale(design.own_Z[:, k]) for k in range(design.n_own)]
-    sd_b = [wide if t == INTERCEPT else slope[k] for k, t in enumerate(design.own_term)]
+    sd_b = [wide if is_intercept(t) else slope[k] for k, t in enumerate(design.own_term)]
     nowhere = np.zeros((len(beta),) * 2), np.zeros(len(design.term))
     return _assemble(design, beta, sd_b, spread, "bambi", *nowhere)
 
@@ -150,6 +151,7 @@ def _assemble(
         random_center=center,
         common_sd=common,
         n_groups=groups,
+        sizes=tuple(len(own.names) for own in design.terms.random) if design.has_several_factors else (),
         source=source,
         residual_names=tuple(p.name for p in parameters),
         residual=tuple(residual_prior(p) for p in parameters),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -20,8 +21,18 @@ from hierlmm.bayes.record import residual_group
 from hierlmm.covariance.random import sheared
 from hierlmm.design.design import Design, own_effects
 from hierlmm.likelihood.crossproducts import CrossProducts
+from hierlmm.likelihood.kernel import pattern_sums
 
 Density = Callable[[FloatArray], tuple[float, FloatArray]]
+
+THREADS = 2
+
+
+def in_threads(size: int, work: Callable[[int, int, int], None]) -> None:
+    """Split ``range(size)`` into one piece lo:hi for each thread, and do ``work(number of the piece, lo, hi)``."""
+    bounds = np.linspace(0, size, THREADS + 1).astype(int)
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, range(THREADS), bounds[:-1], bounds[1:]))
 
 
 class Posterior(Protocol):
@@ -82,13 +93,14 @@ class Natural(NamedTuple):
 class Conditional(NamedTuple):
     """What follows from draws of θ.
 
-    ``natural`` has S draws; ``b`` (s, J, q) draws of the subjects' own effects, or ``summary`` their mean and SD;
+    ``natural`` has S draws; ``b`` (s, J, q) draws of the subjects' own effects, or ``summary`` their mean and SD
+    (with several grouping factors draws by variable, and mean and SD of all effects);
     ``eta`` (S, k) the unconstrained residual parameters, named by ``parameters``, and ``reported`` what tables show of
     them, (S, r) by posterior variable.
     """
 
     natural: Natural
-    b: FloatArray | None
+    b: FloatArray | dict[str, FloatArray] | None
     summary: tuple[FloatArray, FloatArray] | None
     eta: FloatArray
     reported: dict[str, FloatArray]
@@ -188,8 +200,6 @@ class Collapsed(ABC):
         self, draws: FloatArray, rng: np.random.Generator, random_effects: str
     ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
         """See `Posterior.recover`; draws (chain, draw, m) are of θ."""
-        import xarray as xr
-
         design, head = self.design, draws.shape[:2]
         found = self.conditional(draws.reshape(-1, draws.shape[-1]), rng, random_effects)
         natural = found.natural
@@ -197,15 +207,33 @@ class Collapsed(ABC):
         kept = {"sd_b": natural.sd, "corr_b": natural.corr, "D": natural.D} if design.term else {}
         kept = ({"beta": natural.beta} if design.coef else {}) | kept | {"sigma": natural.sigma}
         if found.b is not None:
-            kept["b"] = found.b
+            kept |= found.b if isinstance(found.b, dict) else {"b": found.b}
         elif found.summary is not None:
-            coords = {"subject": design.subjects.to_numpy(), "term": np.array(design.own_term, dtype=str)}
-            of_b = dict(zip(("mean", "sd"), ((("subject", "term"), part) for part in found.summary), strict=True))
-            groups["random_effects"] = xr.Dataset(of_b, coords=coords)
+            groups["random_effects"] = self._summaries(found.summary)
         if design.has_residual_structure:
             groups["residual"] = residual_group(found.parameters, found.eta.reshape(*head, -1))
         kept |= found.reported
         return {name: values.reshape(*head, *values.shape[1:]) for name, values in kept.items()}, groups
+
+    def _summaries(self, summary: Any) -> Any:
+        """Mean and SD of the random effects, as a group of the tree."""
+        import xarray as xr
+
+        coords = {"subject": self.design.subjects.to_numpy(), "term": np.array(self.design.own_term, dtype=str)}
+        of_b = dict(zip(("mean", "sd"), ((("subject", "term"), part) for part in summary), strict=True))
+        return xr.Dataset(of_b, coords=coords)
+
+    def squares(self, Lambda: FloatArray) -> FloatArray:
+        """G of `PatternSums` at every Λ: (S, q, q) -> (S, P, P)."""
+        products, P = self.products, self.products.n_fixed + 1
+        found = np.empty((len(Lambda), P, P))
+
+        def sums(_: int, lo: int, hi: int) -> None:  # the kernel releases the lock
+            for s in range(lo, hi):
+                found[s] = pattern_sums(products.R, products.C, products.weight, Lambda[s]).G
+
+        in_threads(len(Lambda), sums)
+        return found
 
     @abstractmethod
     def conditional(

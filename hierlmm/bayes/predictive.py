@@ -6,13 +6,14 @@ subject, is `hierlmm.likelihood.by_subject.subject_loglik`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.tree import as_response, dataset, icc, response_name
+from hierlmm.bayes.tree import as_response, dataset, effects_names, icc, response_name
 from hierlmm.covariance.random import equal_correlations, lowest_corr, sheared
 from hierlmm.design.design import Design, own_effects
 from hierlmm.errors import HierlmmError, NotAvailableError
@@ -22,6 +23,18 @@ from hierlmm.options import check_counts
 
 LARGEST = 1e15
 """Largest mean from which a response is drawn: priors allow counts that no generator can draw."""
+
+
+def factor_lines(
+    design: Design, beta: FloatArray, draws: Mapping[str, FloatArray], factors: Sequence[int]
+) -> FloatArray:
+    """Expected response of every row given the random effects of some of several grouping factors, (..., N)."""
+    lines, names = beta @ design.X.T + design.offset, effects_names(design)
+    for k in factors:
+        term = design.random[k]
+        for a in range(term.Z.shape[1]):
+            lines = lines + term.Z[:, a] * draws[names[k]][..., term.group.index, a]
+    return lines
 
 
 def subject_lines(design: Design, beta: FloatArray, b: FloatArray) -> FloatArray:
@@ -40,10 +53,15 @@ def new_effects(design: Design, root: FloatArray, rng: np.random.Generator, *sha
 
 def conditional_log_likelihood(design: Design, beta: FloatArray, b: FloatArray, sigma: FloatArray) -> FloatArray:
     """Pointwise log density of y given the random effects, (..., N); sigma is (...), or (..., N) by row."""
+    return normal_log_density(design.y, subject_lines(design, beta, b), sigma)
+
+
+def normal_log_density(y: FloatArray, lines: FloatArray, sigma: FloatArray) -> FloatArray:
+    """Log density of responses around their lines, (..., N); sigma is (...), or (..., N) by row."""
     scale = np.asarray(sigma)
-    if scale.ndim < beta.ndim:
+    if scale.ndim < lines.ndim:
         scale = scale[..., None]
-    z = (design.y - subject_lines(design, beta, b)) / scale
+    z = (y - lines) / scale
     return -0.5 * z**2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
 
 

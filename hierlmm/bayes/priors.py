@@ -1,4 +1,4 @@
-"""Priors of the two-level model as the user chooses them, and every prior filled in for a design.
+"""Priors of a hierarchy as the user chooses them, and every prior filled in for a design.
 
 What they are priors of, and where they are stated, is in `hierlmm.bayes.resolved`; the defaults are in
 `hierlmm.bayes.default_priors`.
@@ -49,9 +49,10 @@ class Priors:
         One prior for all other fixed coefficients, or by coefficient name; of the coefficient as written, also where
         the default is stated at average covariates (sex beside sex:time).
     sd_b : Prior or mapping of str to Prior, optional
-        One prior for all random-effect standard deviations, or by term name. The default of a random intercept that is
-        correlated with slopes is stated at the average covariates, together with its correlations; one that is given
-        here is of the intercept as written, where the covariates are zero, and so are its correlations then. Under
+        One prior for all random-effect standard deviations, or by term name; with several grouping factors by factor,
+        ``{"batch": HalfNormal(1)}``, or by both, ``{"Intercept | batch": HalfNormal(1)}``. The default of a random
+        intercept that is correlated with slopes is stated at the average covariates, together with its correlations;
+        one given here is of the intercept as written, where covariates are zero, and so are its correlations. Under
         ``covariance="identity"`` and ``"compound_symmetry"`` there is one standard deviation and so one prior.
     corr_b : LKJ, optional
         Of the correlation matrix of each block of correlated random effects, with the intercept at the average
@@ -269,15 +270,23 @@ def _check_overlap(chosen: Mapping[str, Prior], parameters: tuple[Parameter, ...
 
 def _center_of(default: ResolvedPriors, chosen_sd: Mapping[str, Prior]) -> FloatArray:
     """Where the priors of D are stated: at zero where that of the intercept was given, which is of it as written."""
-    center, q = default.random_center.copy(), default.n_own
+    center = default.random_center.copy()
     for k in default.intercepts:
         if default.term[k] in chosen_sd:
-            center[k - k % q : k - k % q + q] = 0.0
+            center[default.beside(k)] = 0.0
     return center
 
 
 def _by_group(design: Design, value: Prior | Mapping[str, Prior] | None) -> dict[str, Prior]:
-    """Priors of SDs by the names in ``term``; one that is given as ``time`` is that of every group."""
+    """Priors of SDs by the names in ``term``; one that is given as ``time`` is that of every group.
+
+    With several grouping factors, one that is given as ``batch`` is that of all random effects of the factor.
+    """
+    if design.has_several_factors and isinstance(value, Mapping):
+        factor = {name: own.group for own in design.terms.random for name in own.names_beside}
+        given = _spread(value, [*dict.fromkeys(factor.values()), *design.term], "sd_b", "random effect or factor")
+        of_factor = {name: given[own] for name, own in factor.items() if own in given}
+        return of_factor | {name: prior for name, prior in given.items() if name in factor}
     if not design.group or not isinstance(value, Mapping):
         return _spread(value, list(design.term), "sd_b", "random effect")
     given = _spread(value, [*design.own_term, *design.term], "sd_b", "random effect")

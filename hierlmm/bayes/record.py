@@ -17,9 +17,14 @@ from hierlmm.bayes.convergence import assess_convergence
 from hierlmm.bayes.family_draws import family_log_likelihood, psi_draws
 from hierlmm.bayes.family_misfit import misfit
 from hierlmm.bayes.log_prior import log_prior
-from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
+from hierlmm.bayes.predictive import (
+    conditional_log_likelihood,
+    factor_lines,
+    normal_log_density,
+    residual_sd_ratios,
+)
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.tree import constant_data, dataset, icc, observed_data, response_name
+from hierlmm.bayes.tree import constant_data, dataset, effects_names, icc, observed_data, response_name
 from hierlmm.design.design import Design, level2_prediction
 from hierlmm.errors import warn
 
@@ -69,7 +74,7 @@ def posterior_record(
     priors : ResolvedPriors or None
     draws : mapping of str to (chain, draw, ...)
         ``beta``, ``sd_b``, ``corr_b``, ``D``, ``sigma`` (or the dispersion of a family) and, unless only summarised,
-        ``b``.
+        ``b``; with several grouping factors one of each, ``b_batch``.
     sample_stats : xarray.Dataset or None
     attrs : dict
         At least ``estimator`` and ``sampler``.
@@ -96,7 +101,8 @@ def posterior_record(
         tree["sample_stats"] = sample_stats
     small = C * S * design.n_obs <= SMALL
     independent = design.residual is None  # given b alone, correlated measurements have no density one by one
-    if "b" in draws and independent and (small if log_likelihood is None else log_likelihood):
+    effects = effects_names(design) if design.has_several_factors else ["b"]
+    if all(name in draws for name in effects) and independent and (small if log_likelihood is None else log_likelihood):
         tree["log_likelihood"] = dataset(design, {response_name(design): _by_row(design, draws, beta, groups or {})})
     tree["observed_data"] = observed_data(design)
     tree["constant_data"] = constant_data(design)
@@ -120,6 +126,9 @@ def _by_row(design: Design, draws: Mapping[str, FloatArray], beta: FloatArray, g
     if not design.is_gaussian:
         return family_log_likelihood(design, beta, draws["b"], psi_draws(design, draws))
     sigma = draws["sigma"]
+    if design.has_several_factors:
+        lines = factor_lines(design, beta, draws, range(len(design.random)))
+        return normal_log_density(design.y, lines, sigma)
     if design.residual_variance is not None:
         sigma = sigma[..., None] * residual_sd_ratios(design, groups["residual"]["unconstrained"].to_numpy())
     return conditional_log_likelihood(design, beta, draws["b"], sigma)

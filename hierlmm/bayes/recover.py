@@ -15,21 +15,19 @@ The whitened rows have the SD σ exp(shift(η)); σ is that where the variance r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed_kernel import unpack
-from hierlmm.bayes.posterior import Collapsed, Natural
+from hierlmm.bayes.posterior import THREADS, Collapsed, Natural, in_threads
 from hierlmm.compiled import compiled
 from hierlmm.errors import DataError
 from hierlmm.likelihood.kernel import pattern_sums
 from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
 from hierlmm.likelihood.triangles import cholesky
 
-THREADS = 2
 FEW = 400_000
 """Number of values of b up to which numpy draws them."""
 SHARED = 4
@@ -45,19 +43,12 @@ def recover_beta(posterior: Collapsed, theta: FloatArray, rng: np.random.Generat
     theta : (S, m)
     """
     products, p = posterior.products, posterior.products.n_fixed
-    S, P = len(theta), p + 1
+    S = len(theta)
     sd, factor, sigma = posterior.natural(theta)
     given = posterior.given_beta(theta)
     if given is not None:
-        return Natural(products.scaling.beta(given), sd, factor, sigma, given, given, np.zeros((S, P - 1, P - 1)))
-    Lambda, _, _ = posterior.relative(sd, factor, sigma)
-    Q = np.empty((S, P, P))
-
-    def sums(_: int, lo: int, hi: int) -> None:  # the kernel releases the lock
-        for s in range(lo, hi):
-            Q[s] = products.S_w + pattern_sums(products.R, products.C, products.weight, Lambda[s]).G
-
-    in_threads(S, sums)
+        return Natural(products.scaling.beta(given), sd, factor, sigma, given, given, np.zeros((S, p, p)))
+    Q = products.S_w + posterior.squares(posterior.relative(sd, factor, sigma)[0])
     Q *= ((products.scaling.y_scale / sigma) ** 2)[:, None, None]
     packed, scaling = unpack(posterior.buffer), products.scaling
     covariance = np.linalg.inv(Q[:, :p, :p] + packed.prior_precision)
@@ -275,13 +266,6 @@ def summarise_random_effects(posterior: Collapsed, natural: Natural) -> tuple[Fl
         mean[members] = flat @ linear[k].T
         second[members] = np.einsum("ja,iab,jb->ji", flat, quadratic[k], flat, optimize=True) + constant[k]
     return mean, np.sqrt(np.maximum(second - mean**2, 0.0))
-
-
-def in_threads(size: int, work: Callable[[int, int, int], None]) -> None:
-    """Split ``range(size)`` into one piece lo:hi for each thread, and do ``work(number of the piece, lo, hi)``."""
-    bounds = np.linspace(0, size, THREADS + 1).astype(int)
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(work, range(THREADS), bounds[:-1], bounds[1:]))
 
 
 STREAMS = 2

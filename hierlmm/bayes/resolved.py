@@ -11,6 +11,7 @@ integrates beta out needs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,11 @@ from hierlmm.results import Page, Result, Table
 
 SEE = "docs, page 'Priors'"
 AVERAGE = " (at average covariates)"
+
+
+def is_intercept(term: str) -> bool:
+    """Whether a name in ``term`` is that of a random intercept, of a group or a grouping factor as well."""
+    return term == INTERCEPT or term.startswith((f"{INTERCEPT}[", f"{INTERCEPT} | "))
 
 
 @checked
@@ -73,6 +79,8 @@ class ResolvedPriors(Result):
         Their priors, on the natural scale.
     n_groups : int
         Levels with a D of their own: ``term`` holds the random effects of one after the other.
+    sizes : tuple of int
+        Random effects of each grouping factor, where there are several.
     """
 
     coef: tuple[str, ...]
@@ -93,6 +101,7 @@ class ResolvedPriors(Result):
     dispersion_names: tuple[str, ...] = ()
     dispersion: tuple[Prior, ...] = ()
     n_groups: int = 1
+    sizes: tuple[int, ...] = ()
 
     @property
     def uncentering(self) -> FloatArray:
@@ -113,11 +122,10 @@ class ResolvedPriors(Result):
     @property
     def random_uncentering(self) -> FloatArray:
         """Inverse of ``A``, (q, q): ``b = random_uncentering @ b*``, b* having the prior of D."""
-        T, q = np.eye(len(self.term)), self.n_own
+        T = np.eye(len(self.term))
         if np.any(self.random_center):
             for k in self.intercepts:
-                own = slice(k - k % q, k - k % q + q)
-                T[k, own] -= self.random_center[own]
+                T[k, self.beside(k)] -= self.random_center[self.beside(k)]
         return T
 
     @property
@@ -127,8 +135,13 @@ class ResolvedPriors(Result):
 
     @property
     def intercepts(self) -> tuple[int, ...]:
-        """Positions of the random intercept in ``term``: one for each group."""
-        return tuple(k for k, name in enumerate(self.term) if name == INTERCEPT or name.startswith(f"{INTERCEPT}["))
+        """Positions of the random intercept in ``term``: one for each group, or grouping factor."""
+        return tuple(k for k, name in enumerate(self.term) if is_intercept(name))
+
+    def beside(self, k: int) -> slice:
+        """Random effects of the same group and grouping factor as the one at position k of ``term``."""
+        ends = np.cumsum([0, *(self.sizes or (self.n_own,) * self.n_groups)]).tolist()
+        return next(slice(lo, hi) for lo, hi in pairwise(ends) if k < hi)
 
     def log_jacobian(self, sd_b: FloatArray, centred: FloatArray, blocks: Any) -> FloatArray:
         """Log density of D as reported, less that of the centred D which has the priors, from their SDs (..., q).
@@ -221,8 +234,7 @@ class ResolvedPriors(Result):
     @property
     def stated_sd(self) -> tuple[str, ...]:
         """Names of the standard deviations, with where their priors are stated."""
-        q, center = self.n_own, self.random_center
-        there = [k for k in self.intercepts if np.any(center[k - k % q : k - k % q + q])]
+        there = [k for k in self.intercepts if np.any(self.random_center[self.beside(k)])]
         return tuple(f"sd({t}){AVERAGE if k in there else ''}" for k, t in enumerate(self.term))
 
     def centred_random(self, sd_b: FloatArray, corr_b: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -33,6 +33,7 @@ from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
 from hierlmm.bayes.sample_generalised import sample_joint, sample_laplace
 from hierlmm.design.bound import distance_notes
 from hierlmm.design.design import Design
+from hierlmm.design.formula import MULTILEVEL
 from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.likelihood.estimate import maximise_design
@@ -73,11 +74,14 @@ def sample_posterior(
         return _sample_generalised(design, priors, sampler, centered, random_effects, settings)
     choose("sampler", sampler, SAMPLERS)
     refuse_fitted_values(design)
+    asked = sampler
     if sampler == "auto":
         sampler = "explicit" if centered else "collapsed"
     if not design.term:
         random_effects = "auto" if sampler == "explicit" else "none"
     _refuse_ignored(sampler, centered, random_effects)
+    if design.has_several_factors and sampler == "collapsed":
+        sampler = _route_of_factors(priors, asked)
     settings["target_accept"] = TARGET_ACCEPT if target_accept is None else target_accept
     notes = (*prior_conflicts(design, priors), *row_order_messages(design), *distance_notes(design))
     if sampler == "explicit":
@@ -85,6 +89,15 @@ def sample_posterior(
     if obstacle := why_not_collapsed(priors):
         settings["way"] = partial(sample_marginalized, why=obstacle)
     return sample_collapsed(design, priors, random_effects=random_effects, notes=notes, **settings)
+
+
+def _route_of_factors(priors: ResolvedPriors, asked: str) -> str:
+    """Several grouping factors: collapsed where the priors allow it, else explicit."""
+    obstacle = why_not_collapsed(priors)
+    if obstacle and asked == "collapsed":
+        remedy = "leave sampler out, which samples the explicit hierarchy then, or use another prior"
+        raise SpecificationError("sampler='collapsed' with several grouping factors", obstacle, remedy, MULTILEVEL)
+    return "explicit" if obstacle else "collapsed"
 
 
 def _sample_generalised(

@@ -13,6 +13,7 @@ from typing import Any
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.explicit import build_pymc_model, draws_of_model
+from hierlmm.bayes.explicit_factors import build_factor_model, factor_draws_of_model
 from hierlmm.bayes.explicit_residual import residual_draws
 from hierlmm.bayes.nuts import Settings, run
 from hierlmm.bayes.priors import Priors, resolve_priors
@@ -40,6 +41,8 @@ class ExplicitPosterior:
     @cached_property
     def model(self) -> Any:
         """The PyMC model."""
+        if self.design.has_several_factors:
+            return build_factor_model(self.design, self.priors)
         return build_pymc_model(self.design, self.priors, centered=self.centered)
 
     @property
@@ -62,6 +65,8 @@ class ExplicitPosterior:
         self, draws: Mapping[str, FloatArray], rng: Any = None, random_effects: str = "draws"
     ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
         """See `Posterior.recover`; draws are those of the free variables, by name, and nothing is left to chance."""
+        if self.design.has_several_factors:
+            return factor_draws_of_model(self.design, self.priors, draws), {}
         groups = {"residual": residual_draws(self.design, draws)[1]} if self.design.has_residual_structure else {}
         return draws_of_model(self.design, self.priors, draws), groups
 

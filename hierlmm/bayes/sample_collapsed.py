@@ -96,7 +96,8 @@ def collapsed_attrs(random_effects: str, **more: Any) -> dict[str, Any]:
 def kept_effects(design: Design, draws: int, random_effects: str) -> str:
     """What is kept of b for so many draws: ``"auto"`` decided by size, nothing where there is none."""
     if random_effects == "auto":
-        random_effects = "draws" if draws * len(design.term) * design.n_subjects <= DRAWS_LIMIT else "summary"
+        effects = sum(len(own.group.labels) * own.Z.shape[1] for own in design.random)
+        random_effects = "draws" if draws * effects <= DRAWS_LIMIT else "summary"
     return random_effects if design.term else "none"
 
 

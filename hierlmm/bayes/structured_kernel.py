@@ -18,11 +18,11 @@ import numba
 import numpy as np
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.collapsed_kernel import SIGNATURE, _density, _unpack, cut, from_whitened, to_whitened
+from hierlmm.bayes.collapsed_kernel import SIGNATURE, _density, _unpack, from_whitened, to_whitened
 from hierlmm.bayes.dense_kernel import ANTE, GAUSSIAN, TABLES, TOEPLITZ, UNSTRUCTURED, dense_factors, dense_gradient
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.residual_priors import closed_form, log_prior_of_one
-from hierlmm.compiled import compiled, compiled_callback
+from hierlmm.compiled import compiled, compiled_callback, cut
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
 from hierlmm.likelihood.residual_rows import ResidualRows

@@ -33,11 +33,30 @@ DIMS: dict[str, tuple[str, ...]] = {
     "residual_variance": ("residual_variance_parameter",),
 }
 """Dimensions of every variable, after chain and draw; those that are not listed are rows (``obs``)."""
+RESERVED = ("chain", "draw", "obs", "X", "Z", "offset", "parameter", "column", "model")
+"""Names that no dimension of a grouping factor takes."""
 
 
 def dim_of_D(design: Design) -> str:
     """Dimension of the random effects that D is of: ``term``, or ``term_by_group`` where D differs by group."""
     return "term_by_group" if design.group else "term"
+
+
+def factor_dims(design: Design) -> list[tuple[str, str]]:
+    """Dimensions of the random effects of each of several grouping factors: ``batch`` and ``batch_term``."""
+    taken, found = {*RESERVED, *DIMS, *(d for dims in DIMS.values() for d in dims)}, list[tuple[str, str]]()
+    for own in design.terms.random:
+        name = own.group
+        while {name, f"{name}_term"} & taken:
+            name += "_group"
+        taken |= {name, f"{name}_term"}
+        found.append((name, f"{name}_term"))
+    return found
+
+
+def effects_names(design: Design) -> list[str]:
+    """Variables of the random effects of each of several grouping factors: ``b_batch``."""
+    return [f"b_{own.group}" for own in design.terms.random]
 
 
 def of_groups(name: str, design: Design) -> list[str]:
@@ -47,6 +66,8 @@ def of_groups(name: str, design: Design) -> list[str]:
 
 def dims_of(design: Design, name: str) -> tuple[str, ...] | None:
     """Dimensions of a variable, after chain and draw; None of one that is not listed in `DIMS`."""
+    if design.has_several_factors and name in effects_names(design):
+        return factor_dims(design)[effects_names(design).index(name)]
     return (dim_of_D(design),) if name == "sd_b" else DIMS.get(name)
 
 
@@ -75,6 +96,8 @@ def pair_labels(term: Sequence[str], pairs: tuple[IntArray, IntArray]) -> list[s
 
 def model_coords(design: Design) -> dict[str, Any]:
     """Coordinates of every dimension."""
+    if design.has_several_factors:
+        return _coords_of_factors(design)
     names = residual_names(residual_rows(design)) if design.has_residual_structure else {}
     return {
         **{f"{variable}_parameter": np.array(own, dtype=str) for variable, own in names.items() if own},
@@ -86,6 +109,18 @@ def model_coords(design: Design) -> dict[str, Any]:
         "subject": design.subjects.to_numpy(),
         "obs": np.arange(design.n_obs),
     }
+
+
+def _coords_of_factors(design: Design) -> dict[str, Any]:
+    found = {
+        "coef": np.array(design.coef, dtype=str),
+        "term": np.array(design.term, dtype=str),
+        "pair": np.array(pair_labels(design.term, corr_pairs(design)), dtype=str),
+        "obs": np.arange(design.n_obs),
+    }
+    for own, (groups, terms) in zip(design.random, factor_dims(design), strict=True):
+        found |= {groups: own.group.labels.to_numpy(), terms: np.array(own.columns.names, dtype=str)}
+    return found
 
 
 def aligned(design: Design, posterior: Any, caller: str) -> dict[str, FloatArray]:
@@ -213,16 +248,25 @@ def constant_data(design: Design) -> Any:
         "X": (("obs", "coef"), design.X),
         "Z": (("obs", dim_of_D(design)), design.Z),
         "offset": ("obs", design.offset),
-        "subject_index": ("obs", design.subject_index),
+        **_index_of_rows(design),
         **({"trials": ("obs", design.trials)} if design.family.has_trials else {}),
     }
     taken = {*coords, *found, "chain", "draw"}
-    left_out = {design.hierarchy.subject, design.hierarchy.response}
+    left_out = {design.hierarchy.response, *(() if design.has_several_factors else (design.hierarchy.subject,))}
     for column in design.frame.columns:
         name = str(column)
         if "/" not in name and name not in left_out:
             found[f"{name}_column" if name in taken else name] = ("obs", _plain(design.frame[column]))
-    return xr.Dataset(found, coords={k: coords[k] for k in ("obs", "coef", dim_of_D(design), "subject")})
+    groups = [own for own, _ in factor_dims(design)] if design.has_several_factors else ["subject"]
+    return xr.Dataset(found, coords={k: coords[k] for k in ("obs", "coef", dim_of_D(design), *groups)})
+
+
+def _index_of_rows(design: Design) -> dict[str, Any]:
+    """Who each row belongs to, by grouping factor where there are several."""
+    if not design.has_several_factors:
+        return {"subject_index": ("obs", design.subject_index)}
+    each = zip(design.random, factor_dims(design), strict=True)
+    return {f"{groups}_index": ("obs", own.group.index) for own, (groups, _) in each}
 
 
 def _plain(column: pd.Series) -> Any:

@@ -74,6 +74,11 @@ class RandomColumns(OwnArrays):
         return len(self.names) // max(1, len(self.levels))
 
     @property
+    def names_beside(self) -> tuple[str, ...]:
+        """Names beside those of other grouping factors: ``Intercept | batch``."""
+        return tuple(f"{name} | {self.group}" for name in self.names)
+
+    @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
         """Positions in ``names`` of each level's random effects; all in one part without levels."""
         q = self.n_own
@@ -112,7 +117,7 @@ def side_by_side(random: Sequence[RandomColumns]) -> RandomColumns:
     """Random effects of several grouping factors as those of one D, block diagonal; names have their factor."""
     names, blocks, at = list[str](), list[tuple[int, ...]](), 0
     for own in random:
-        names += [f"{name} | {own.group}" for name in own.names]
+        names += own.names_beside
         blocks += [tuple(at + m for m in block) for block in own.blocks]
         at += len(own.names)
     structure = "diagonal" if all(len(block) == 1 for block in blocks) else "blocks"

@@ -33,14 +33,15 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.family_draws import family_log_likelihood, family_subject_loglik
-from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
+from hierlmm.bayes.predictive import conditional_log_likelihood, normal_log_density, residual_sd_ratios
 from hierlmm.bayes.tree import dispersion_variables, response_name
 from hierlmm.design.design import Design
+from hierlmm.design.formula import MULTILEVEL
 from hierlmm.errors import NotAvailableError, warn
-from hierlmm.families.family import Family
 from hierlmm.fits.posterior import PosteriorNumbers, flat_parameters, flattened
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
+from hierlmm.likelihood.by_unit import unit_loglik
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import sayer
@@ -49,7 +50,7 @@ Unit = Literal["subject", "observation"]
 
 UNITS = ("subject", "observation")
 SAY = sayer(__file__)
-MANY = {"subject": 0.25, "observation": 0.05}
+MANY = {"subject": 0.25, "observation": 0.05, "row": 0.05}
 """Share of the units beyond which the model itself is to be looked at."""
 SEE = "docs, page 'The collapsed posterior', section 'Leaving one subject out'"
 PIECE = 5_000_000
@@ -64,6 +65,7 @@ class LooResult(Result):
     Attributes
     ----------
     unit : {"subject", "observation"}
+        With several grouping factors ``"observation"`` or a factor.
     elpd, se : float
         Expected log predictive density, summed over units, and its standard error; larger is better.
     p : float
@@ -106,8 +108,8 @@ class LooResult(Result):
         return pd.DataFrame({"elpd": self.elpd_i, "pareto_k": self.pareto_k})
 
     def _page(self) -> Page:
-        meaning = SAY(f"loo.{self.unit}")
-        title = f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws ({meaning})"
+        meaning = SAY(f"loo.{self.unit}") if self.unit in UNITS else SAY("loo.group", unit=self.unit)
+        title = f"Leave-one-{self.unit}-out, {self.n} {_noun(self.unit)}s, {self.n_samples} draws ({meaning})"
         whole = pd.DataFrame({"estimate": [self.elpd, self.p], "se": [self.se, np.nan]}, index=["elpd", "p"])
         printed = [
             f"{'':6}{'estimate':>10}  {'se':>7}",
@@ -118,7 +120,7 @@ class LooResult(Result):
         return Page(title, ["", table, "", Paragraph(self.verdict, 110)])
 
 
-def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
+def loo(fit: PosteriorNumbers, unit: Any = "subject") -> LooResult:
     """Leave out one subject, or one measurement, at a time, without refitting.
 
     Parameters
@@ -168,7 +170,7 @@ def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
         elpd_i=pd.Series(found.elpd_i.to_numpy(), index=labels, name="elpd"),
         pareto_k=pareto_k,
         n_samples=chains * draws,
-        verdict=_verdict(unit, pareto_k, float(found.good_k), fit.design.family),
+        verdict=_verdict(unit, pareto_k, float(found.good_k), fit.design),
         elpd_data=found,
     )
     if len(result.unreliable):
@@ -176,13 +178,13 @@ def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
     return result
 
 
-def log_likelihood_tree(fit: PosteriorNumbers, unit: Unit = "observation") -> Any:
+def log_likelihood_tree(fit: PosteriorNumbers, unit: Any = "observation") -> Any:
     """Copy of the fit's tree with group ``log_likelihood``: the response (chain, draw, obs or subject)."""
     import xarray as xr
 
     values, labels = _log_likelihood(fit, unit)
-    subject = unit == "subject"
-    dim, names = ("subject", fit.design.subjects.to_numpy()) if subject else ("obs", np.arange(len(labels)))
+    one = unit == "observation"
+    dim, names = ("obs", np.arange(len(labels))) if one else (unit, fit.design.subjects.to_numpy())
     group = _group(values(slice(0, len(labels))), response_name(fit.design), dim, names, fit.datatree["posterior"])
     tree = fit.datatree.copy()
     tree["log_likelihood"] = xr.DataTree(group)
@@ -243,8 +245,10 @@ def subject_log_likelihood(
 
 def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
     """Log-likelihood of some units at every draw, (S, units), as a function of their positions; and their labels."""
-    choose("unit", unit, UNITS)
     design = fit.design
+    if design.has_several_factors:
+        return _of_factors(fit, unit)
+    choose("unit", unit, UNITS)
     if not design.is_gaussian:
         return _of_family(fit, unit)
     beta, D, sigma, eta = flat_parameters(fit)
@@ -272,6 +276,27 @@ def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice],
         return conditional_log_likelihood(rows, beta, b, own)
 
     return conditional, design.frame.index
+
+
+def _of_factors(fit: Any, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
+    """The same with several grouping factors: rows given all random effects, or groups that share nothing."""
+    design, own = fit.design, str(fit.design.subjects.name)
+    independent = [own] if own in {term.columns.group for term in design.random} else []
+    if unit not in ("observation", *independent):
+        reason = "the model has no such factor"
+        if unit in {term.columns.group for term in design.random}:
+            reason = (
+                f"groups of {unit!r} share groups of other factors, so that their rows have no separate likelihoods"
+            )
+        remedy = " or ".join(f"unit={name!r}" for name in ("observation", *independent))
+        raise NotAvailableError(f"unit={unit!r}", reason, f"use {remedy}", MULTILEVEL)
+    if unit != "observation":
+        given = tuple(flattened(fit.draws(name)) for name in ("beta", "D", "sigma"))
+        at = range(design.n_subjects)
+        return lambda part: np.stack([unit_loglik(design, k, *given) for k in at[part]], axis=1), design.subjects
+    fit.need_effects("the log-likelihood of every observation given the random effects", draws=True)
+    rows = flattened(normal_log_density(design.y, fit.line_draws("all"), fit.draws("sigma")))
+    return lambda part: rows[:, part], design.frame.index
 
 
 def _of_family(fit: Any, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
@@ -308,17 +333,25 @@ def _merged(pieces: list[Any], unit: str) -> Any:
     return replace(pieces[0], **sums, **found, approx_posterior=False, log_weights=None)
 
 
-def _verdict(unit: str, k: pd.Series, good_k: float, family: Family) -> str:
+def _noun(unit: str) -> str:
+    """What one unit is called: a group, where the unit is a factor."""
+    return unit if unit in UNITS else "group"
+
+
+def _verdict(unit: str, k: pd.Series, good_k: float, design: Design) -> str:
+    family, one = design.family, unit == "observation"
+    kind = ("row" if design.has_several_factors else "observation") if one else "subject"
     bad = k[~(k <= good_k)].sort_values(ascending=False)
-    slots = {"unit": unit, "n": len(k), "good": good_k}
+    noun = _noun(unit)
+    slots = {"unit": unit, "noun": noun, "n": len(k), "good": good_k}
     if bad.empty:
         return SAY("loo.good", largest=k.max(), label=k.idxmax(), **slots)
-    slots |= {"any": f"any one of these {unit}s", "these": f"these {unit}s", "each": "each of them"}
+    slots |= {"any": f"any one of these {noun}s", "these": f"these {noun}s", "each": "each of them"}
     if len(bad) == 1:
-        slots |= {"any": f"this {unit}", "these": f"this {unit}", "each": "it"}
-    often = SAY(f"loo.often_{unit}") if len(bad) > MANY[unit] * len(k) else ""
+        slots |= {"any": f"this {noun}", "these": f"this {noun}", "each": "it"}
+    often = SAY(f"loo.often_{kind}", noun=noun) if len(bad) > MANY[kind] * len(k) else ""
     named = shorten([f"{label} ({value:z.2f})" for label, value in bad.items()])
-    how = SAY(f"loo.how_{unit}")
+    how = SAY(f"loo.how_{kind}")
     if unit == "observation" and family.name != "gaussian":
         density = "probability" if family.discrete else "density"
         how = SAY("loo.how_family", density=density, family=family.title or family.name)

@@ -13,7 +13,7 @@ from hierlmm.equations.equations import equations
 from hierlmm.equations.sections import Written
 from hierlmm.text import align
 
-NEXT = "Fit with .fit_reml() or .fit_ml(); .equations() gives LaTeX."
+NEXT = "Fit with .fit_reml(), .fit_ml() or .fit(); .equations() gives LaTeX."
 
 
 def describe_factors(design: Design) -> str:

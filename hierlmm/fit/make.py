@@ -60,5 +60,9 @@ def fit_of(record: Any) -> Any:
         return GeneralisedPosterior(record.design, record.datatree, record.priors, record.estimator, record.warnings)
     from hierlmm.fit.posterior import MarginalPosterior, PosteriorFit
 
+    if record.design.has_several_factors:
+        from hierlmm.fit.multilevel_posterior import MultilevelPosterior
+
+        return MultilevelPosterior(record.design, record.datatree, record.priors, record.estimator, record.warnings)
     posterior = PosteriorFit if hierarchical else MarginalPosterior
     return posterior(record.design, record.datatree, record.priors, record.estimator, record.warnings)

@@ -5,25 +5,23 @@ y = Xβ + Σ_k Z_k b_k + e,      b_kj ~ N(0, D_k) for every group j of factor k,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.design.factors import factors_at, finest_first, own_part, unknown_factor
-from hierlmm.design.formula import INTERCEPT
+from hierlmm.arrays import FloatArray
+from hierlmm.design.design import Design
+from hierlmm.design.factors import unknown_factor
 from hierlmm.design.rows import RandomTerm
-from hierlmm.errors import DataError, NotAvailableError
-from hierlmm.fits.base import corr_of, sd_of
 from hierlmm.fits.by_factor import ByFactor
 from hierlmm.fits.capabilities import Lack
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
-from hierlmm.fits.several import ANSWERED, SEE, SEVERAL, unanswered
-from hierlmm.frames import quote, shorten
+from hierlmm.fits.several import ANSWERED, SEVERAL, unanswered
+from hierlmm.fits.several_numbers import FactorNumbers, by_group
 from hierlmm.likelihood.conditional import (
     ConditionalEffects,
     blup_variances,
@@ -31,14 +29,11 @@ from hierlmm.likelihood.conditional import (
     blup_variances_frame,
 )
 from hierlmm.likelihood.several_factors import FactorSolution
-from hierlmm.options import checked, choose
-
-MOST_SHOWN = 20
-"""Rows of which the marginal covariance is given where none are named."""
+from hierlmm.options import checked
 
 
 @checked
-class MultilevelNumbers(LikelihoodNumbers):
+class MultilevelNumbers(FactorNumbers, LikelihoodNumbers):
     """The numbers of a model with several grouping factors."""
 
     lacks: ClassVar[Mapping[str, Lack]] = SEVERAL
@@ -53,30 +48,12 @@ class MultilevelNumbers(LikelihoodNumbers):
         assert isinstance(solution, FactorSolution)
         return solution.by_factor
 
-    def _of_factors[T](self, name: str, value: Callable[[int, RandomTerm], T]) -> ByFactor[T]:
-        own = enumerate(self.design.random)
-        return ByFactor(name, {term.columns.group: value(k, term) for k, term in own})
-
-    @cached_property
-    def D(self) -> ByFactor[pd.DataFrame]:  # type: ignore[override]
-        """Covariance of the random effects by factor, ``fit.D["batch"]``: ``term`` × ``term``."""
-        return self._of_factors("D", lambda k, term: _square(term, self.solution.D[own_part(self.design, k)]))
-
     @property
-    def sd_b(self) -> ByFactor[pd.Series]:  # type: ignore[override]
-        """Standard deviations of the random effects by factor: Series by ``term``."""
-        return ByFactor("sd_b", {name: sd_of(D) for name, D in self.D.items()})
+    def _D_values(self) -> FloatArray:
+        return self.solution.D
 
-    @property
-    def corr_b(self) -> ByFactor[pd.DataFrame]:  # type: ignore[override]
-        """Correlations of the random effects by factor; undefined (NaN) where a standard deviation is zero."""
-        return ByFactor("corr_b", {name: corr_of(D) for name, D in self.D.items()})
-
-    @cached_property
-    def b(self) -> ByFactor[pd.DataFrame]:  # type: ignore[override]
-        """Random effects by factor, ``fit.b["batch"]``: ``group`` × ``term``, means (BLUPs) given y and estimates."""
-        beta = self.beta.to_numpy()
-        return self._of_factors("b", lambda k, term: _by_group(term, self._by[k].mean(beta)))
+    def _effects(self, k: int) -> FloatArray:
+        return self._by[k].mean(self.beta.to_numpy())
 
     @cached_property
     def b_sd(self) -> ByFactor[pd.DataFrame]:  # type: ignore[override]
@@ -85,7 +62,7 @@ class MultilevelNumbers(LikelihoodNumbers):
         def own(k: int, term: RandomTerm) -> pd.DataFrame:
             # An effect without variance has 0, which rounding may leave below.
             variance = np.einsum("jkk->jk", self._by[k].covariance)
-            return _by_group(term, np.sqrt(np.maximum(variance, 0.0)))
+            return by_group(term, np.sqrt(np.maximum(variance, 0.0)))
 
         return self._of_factors("b_sd", own)
 
@@ -93,11 +70,6 @@ class MultilevelNumbers(LikelihoodNumbers):
     def b_cov(self) -> ByFactor[FloatArray]:  # type: ignore[override]
         """Conditional covariances of b by factor given y and the estimates: (J, q, q), groups as in ``b``."""
         return self._of_factors("b_cov", lambda k, _: self._by[k].covariance)
-
-    @property
-    def n_groups(self) -> pd.Series:
-        """Number of groups of every factor, the finest first."""
-        return pd.Series(finest_first(self.design), name="n_groups").rename_axis("factor")
 
     def blup_variances(self, covariances: bool = False) -> ByFactor[Any]:
         """Variances of the random effects' estimates by factor; see `LikelihoodFit.blup_variances` for the three.
@@ -120,106 +92,6 @@ class MultilevelNumbers(LikelihoodNumbers):
 
         return self._of_factors("blup_variances", own)
 
-    def fitted(self, level: str = "all") -> pd.Series:
-        """Fitted values of the rows used, with the random effects of some factors.
-
-        Parameters
-        ----------
-        level : str
-            ``"all"``: of all factors; ``"population"``: of none; or a factor: its own, and those of the factors that
-            it is nested in.
-        """
-        design, beta = self.design, self.beta.to_numpy()
-        values = design.offset + design.X @ beta
-        for k in factors_at(design, level):
-            term = design.random[k]
-            values = values + np.einsum("ij,ij->i", term.Z, self._by[k].mean(beta)[term.group.index])
-        return pd.Series(values, index=design.frame.index, name="fitted")
-
-    def residuals(
-        self, kind: Literal["response", "pearson", "normalized"] = "response", level: str = "all"
-    ) -> pd.Series:
-        """Residuals of the rows used.
-
-        Parameters
-        ----------
-        kind : {"response", "pearson", "normalized"}
-            In units of the response; or divided by the SD of what is left in the row: σ at level ``"all"`` (lme4's
-            scaled residuals), with the variances of the factors that the level leaves out elsewhere. ``"normalized"``
-            takes correlations out too, and is there for level ``"all"``, where nothing is correlated.
-        level : str
-            As for `fitted`.
-        """
-        choose("kind", kind, ("response", "pearson", "normalized"))
-        residual = self.design.y - self.fitted(level).to_numpy()
-        if kind != "response":
-            inside = factors_at(self.design, level)
-            outside = [k for k in range(len(self.design.random)) if k not in inside]
-            if outside and kind == "normalized":
-                received = f"residuals(kind='normalized', level={level!r})"
-                reason = "rows that share groups of several factors have no one factor of their covariance to divide by"
-                raise NotAvailableError(received, reason, "use kind='pearson', or level='all'", SEE)
-            residual = residual / np.sqrt(self._variance_of(outside))
-        return pd.Series(residual, index=self.design.frame.index, name=f"{kind} residual")
-
-    def _variance_of(self, factors: Sequence[int]) -> FloatArray:
-        """Variance of each row by some factors and the residual, (N,)."""
-        variance = np.full(self.n_obs, self.sigma**2)
-        for term in (self.design.random[k] for k in factors):
-            variance += np.einsum("ij,jk,ik->i", term.Z, self.D[term.columns.group].to_numpy(), term.Z)
-        return variance
-
-    def marginal_covariance(self, rows: Any = None) -> pd.DataFrame:
-        """Marginal covariance of chosen rows: σ² of each, and of any two what the groups that they share contribute.
-
-        Parameters
-        ----------
-        rows : label or sequence of labels, optional
-            Rows by the index of the data; by default the first 20.
-        """
-        return self._covariance_of(self._positions(rows))
-
-    def _covariance_of(self, at: IntArray) -> pd.DataFrame:
-        """Marginal covariance of the rows at some positions."""
-        V = self.sigma**2 * np.eye(len(at))
-        for term in self.design.random:
-            Z, index = term.Z[at], term.group.index[at]
-            own = Z @ self.D[term.columns.group].to_numpy() @ Z.T
-            V += np.where(index[:, None] == index, own, 0.0)
-        labels = self.design.frame.index[at]
-        return pd.DataFrame(V, index=labels, columns=labels)
-
-    def _positions(self, rows: Any) -> IntArray:
-        index = self.design.frame.index
-        if rows is None:
-            return np.arange(min(len(index), MOST_SHOWN))
-        if not index.is_unique:
-            reason = "labels stand for several rows of the data"
-            raise DataError("rows of data with a repeated index", reason, "fit data.reset_index(drop=True)", SEE)
-        wanted = pd.Index(rows if pd.api.types.is_list_like(rows) else [rows])
-        at = index.get_indexer(wanted)
-        if np.any(at < 0):
-            received = f"rows {shorten(map(quote, wanted[at < 0]))}"
-            remedy = f"use labels of the index of the data, such as {quote(index[0])}"
-            raise DataError(received, "no row that was fitted has such a label", remedy, SEE)
-        return at.astype(np.intp)
-
-    @property
-    def icc(self) -> pd.Series:  # type: ignore[override]
-        """Share of the intercept variance of each factor in the total at the origin of the covariates.
-
-        Rows that share groups of several factors (a cask, and so its batch) correlate by the sum of their shares.
-        """
-        variances = {}
-        for name, D in self.D.items():
-            if INTERCEPT not in D.index:
-                reason = f"the random effects of {name!r} have no intercept, whose variance could be compared"
-                remedy = "read fit.marginal_covariance(rows), or add a random intercept"
-                raise NotAvailableError("icc", reason, remedy, SEE)
-            variances[name] = D.loc[INTERCEPT, INTERCEPT]
-        found = pd.Series(variances, name="icc").rename_axis("factor")
-        return found / (found.sum() + self.sigma**2)
-
 
 class OfFactor(LikelihoodNumbers):
     """The random effects of one factor as if its groups were subjects: for pictures of b, and nothing else."""
@@ -227,6 +99,14 @@ class OfFactor(LikelihoodNumbers):
     @property
     def _D_values(self) -> FloatArray:
         return self.D.to_numpy()
+
+
+def one_factor(design: Design, k: int) -> Design:
+    """The design with the random effects of one factor alone, whose groups are its subjects."""
+    own = design.random[k]
+    hierarchy = replace(design.hierarchy, subject=own.columns.group)
+    terms = replace(design.terms, random=(own.columns,), hierarchy=hierarchy)
+    return replace(design, terms=terms, rows=replace(design.rows, subject=own.group), random=(own,))
 
 
 def of_factor(fit: MultilevelNumbers, factor: str | None) -> OfFactor:
@@ -240,21 +120,8 @@ def of_factor(fit: MultilevelNumbers, factor: str | None) -> OfFactor:
     design = fit.design
     if factor is None or factor not in fit.b:
         raise unknown_factor(factor, list(fit.b))
-    (own,) = (term for term in design.random if term.columns.group == factor)
-    terms = replace(design.terms, random=(own.columns,), hierarchy=replace(design.hierarchy, subject=factor))
-    one = replace(design, terms=terms, rows=replace(design.rows, subject=own.group), random=(own,))
+    (k,) = (k for k, term in enumerate(design.random) if term.columns.group == factor)
+    one = one_factor(design, k)
     found = OfFactor(one, fit.criterion_function, fit.optimum)
     vars(found).update(D=fit.D[factor], b=fit.b[factor], b_sd=fit.b_sd[factor])  # where it would keep its own
     return found
-
-
-def _terms(term: RandomTerm) -> pd.Index:
-    return pd.Index(term.columns.names, name="term")
-
-
-def _square(term: RandomTerm, values: FloatArray) -> pd.DataFrame:
-    return pd.DataFrame(values, index=_terms(term), columns=_terms(term))
-
-
-def _by_group(term: RandomTerm, values: FloatArray) -> pd.DataFrame:
-    return pd.DataFrame(values, index=term.group.labels, columns=_terms(term))

@@ -104,7 +104,7 @@ class PosteriorNumbers(Fit):
         instead : str
             What else could be done.
         """
-        if "b" in self.datatree["posterior"] or (self._only_summary and not draws):
+        if self._has_effects or (self._only_summary and not draws):
             return
         reason, remedy = "the fit keeps no draws of the random effects", "refit with random_effects='draws'"
         if self._only_summary:
@@ -409,7 +409,12 @@ class PosteriorNumbers(Fit):
     @property
     def _only_summary(self) -> bool:
         """Whether the tree holds ``random_effects`` (``mean`` and ``sd``) in place of draws of ``b``."""
-        return "b" not in self.datatree["posterior"] and "random_effects" in self.datatree.children
+        return not self._has_effects and "random_effects" in self.datatree.children
+
+    @property
+    def _has_effects(self) -> bool:
+        """Whether the tree holds draws of the random effects."""
+        return "b" in self.datatree["posterior"]
 
     def _summarised(self, what: str) -> FloatArray:
         return self.datatree["random_effects"][what].to_numpy().copy()

@@ -10,9 +10,12 @@ import pandas as pd
 
 from hierlmm.bayes.convergence import GOOD_K
 from hierlmm.bayes.tree import dispersion_labels
+from hierlmm.design.design import Design
+from hierlmm.design.factors import finest_first, own_part
 from hierlmm.fits.components import corr_label, sd_label
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.fits.residual_text import correlation_heading, variance_heading
+from hierlmm.fits.text import counts_text
 from hierlmm.results import Page, Part, Table
 from hierlmm.text import align, count
 
@@ -50,6 +53,7 @@ def _header(fit: PosteriorNumbers) -> str:
     attrs = fit.datatree.attrs
     how = ", ".join(str(attrs[k]) for k in ("sampler", "parametrization") if k in attrs)
     kind = "Two-level" if fit.design.term else "Marginal"
+    kind = "Multilevel" if fit.design.has_several_factors else kind
     kind = kind if fit.design.is_gaussian else "Generalised two-level"
     lines = [f"{kind} model, posterior by {fit.estimator}" + (f" ({how})" if how else "")]
     lines.append(f"Formula: {fit.design.hierarchy.formula}")
@@ -100,6 +104,8 @@ def _residual_text(table: pd.DataFrame, ci: float) -> str:
 
 
 def _counts(fit: PosteriorNumbers) -> str:
+    if fit.design.has_several_factors:
+        return counts_text(fit.design)
     dropped = fit.design.n_dropped
     counts = f"Number of obs: {fit.n_obs}, {fit.design.hierarchy.subject}: {fit.n_subjects}"
     return counts + (f" ({count(dropped, 'incomplete row')} dropped)" if dropped else "")
@@ -113,18 +119,36 @@ def _random_text(fit: PosteriorNumbers, table: pd.DataFrame, ci: float) -> str:
     if not term:
         estimate = [_short(table.loc["sigma", c]) for c in ("estimate", "lower", "upper")]
         return _align([["", "Estimate", lower, upper], ["sigma", *estimate]], left=1)
-    for i, name in enumerate(term):
-        row, same = table.loc[sd_label(fit.design, i)], i - i % fit.design.n_own  # the first one of its group
-        labels = [corr_label(fit.design, k, i) if k >= same else "" for k in range(i)]
+    for group, i, first, same, name in _lines_of(fit.design):
+        row = table.loc[sd_label(fit.design, i)]
+        labels = [corr_label(fit.design, k, i) if k >= same else "" for k in range(first, i)]
         correlations = [table["estimate"].get(label) for label in labels]
         corr = " ".join("     " if r is None else f"{r:5.2f}" for r in correlations)
-        group = fit.design.hierarchy.subject if i == 0 else ""
         rows.append([group, name, *(_short(row[c]) for c in ("estimate", "lower", "upper")), corr])
     if fit.design.is_gaussian:
         rows.append(["Residual", "", *(_short(table.loc["sigma", c]) for c in ("estimate", "lower", "upper")), ""])
     with_corr = any(r[-1].strip() for r in rows)
     head = ["Groups", "Name", "Std.Dev.", lower, upper, "Corr"]
     return _align([r if with_corr else r[:-1] for r in [head, *rows]], left=2)
+
+
+def _lines_of(design: Design) -> list[tuple[str, int, int, int, str]]:
+    """Of every random effect: its factor on the first line, position, where correlations begin, its group, its name.
+
+    Factors stand the finest first, as in lme4.
+    """
+    if not design.has_several_factors:
+        own = enumerate(design.term)
+        return [("" if i else design.hierarchy.subject, i, 0, i - i % design.n_own, name) for i, name in own]
+    found, names = [], [own.columns.group for own in design.random]
+    for factor in finest_first(design):
+        k = names.index(factor)
+        start = own_part(design, k)[0].start
+        found += [
+            ("" if a else factor, start + a, start, start, name)
+            for a, name in enumerate(design.random[k].columns.names)
+        ]
+    return found
 
 
 def _dispersion_text(fit: PosteriorNumbers, table: pd.DataFrame) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hierlmm.design.formula import MULTILEVEL as SEE
 from hierlmm.errors import NotAvailableError
-from hierlmm.fits.capabilities import CHAINS, EVIDENCE, LIKELIHOOD, REPLICATIONS, Lack, both, table
+from hierlmm.fits.capabilities import CHAINS, EVIDENCE, LIKELIHOOD, POSTERIOR, REPLICATIONS, Lack, both, table
 
 OF, OF_MODEL = "a fit by {} with several grouping factors", "a MultilevelModel"
 ANSWERED = frozenset(
@@ -23,6 +23,8 @@ ANSWERED = frozenset(
     }
 )
 """Functions and methods of the package that know fits with several grouping factors; all others refuse them."""
+ANSWERED_BY_DRAWS = frozenset({"plot_forest", "plot_posterior"})
+"""The same of their posteriors."""
 
 
 def unanswered(of: str, remedy: str) -> staticmethod[[str], NotAvailableError]:
@@ -36,8 +38,8 @@ def _lack(reason: str, remedy: str, of: str = OF) -> Lack:
 
 
 NO_POSTERIOR = _lack(
-    "it needs draws of a posterior, and models with several grouping factors are fitted by REML and ML only",
-    "use hl.anova(m1, m2), fit.aic and fit.bic to compare models, fit.summary(df='kenward-roger') and "
+    "it needs draws of a posterior, and this fit has none",
+    "use model.fit(); or hl.anova(m1, m2), fit.aic and fit.bic to compare models, fit.summary(df='kenward-roger') and "
     "fit.variance_components(method='profile') for intervals",
 )
 ONE_KIND = "it speaks of one kind of subject, and here rows belong to groups of several factors"
@@ -88,9 +90,51 @@ SEVERAL = both(
         ("compare_marginal", NOT_ONE_D),
     ),
 )
-NO_NUTS = _lack(
-    "models with several grouping factors are fitted by REML and ML so far, and have no priors",
-    "use fit_reml() or fit_ml(); with one grouping factor use hl.TwoLevelModel",
+NO_SCALING = _lack(
+    "it scales the likelihood of independent subjects, and here rows share groups of several factors",
+    "compare fits with other priors: hl.MultilevelModel.from_formula(..., priors=hl.Priors(...))",
+)
+NO_REPLICATED = _lack(
+    "it replicates subjects, and here rows share groups of several factors",
+    "use fit.residuals() and fit.predict(rows, interval='prediction', new_groups='allow')",
+)
+NO_EVIDENCE = _lack(
+    "the integral over the covariance parameters is made for one kind of subject so far", "compare fits by fit.loo()"
+)
+OF_CURVES = _lack(
+    "its curves are made for fits by REML and ML so far",
+    "use fit.marginal_means('x', by=..., at={'x': [...]}), which has the same means at chosen values, or fit.slopes",
+)
+SEVERAL_POSTERIOR = both(
+    POSTERIOR,
+    table(
+        (
+            "subject_coef heterogeneity compare_subjects compare_groups rank_subjects interpret plot_shrinkage",
+            OF_EFFECTS,
+        ),
+        (
+            "predict_subject plot_subject_prediction plot_trajectories plot_separate_lines plot_data plot_residuals "
+            "plot_qq",
+            OF_ROWS,
+        ),
+        ("effects plot_effects", OF_CURVES),
+        ("implied_marginal plot_conditional_vs_marginal", OF_COVARIANCE),
+        ("check influence", OF_UNITS),
+        ("psense plot_psense plot_prior_posterior", NO_SCALING),
+        (f"{REPLICATIONS} parameter_draws plot_loo_pit plot_khat", NO_REPLICATED),
+        (EVIDENCE, NO_EVIDENCE),
+        ("n_subjects", NO_COUNT),
+        ("compare_marginal", NOT_ONE_D),
+    ),
+)
+NO_BAMBI = _lack(
+    "a Bambi model is made for one grouping factor only here",
+    "use model.to_pymc(); bambi.Model(formula, data) takes the formula of uncorrelated random effects as it is",
+    OF_MODEL,
+)
+NO_PRIOR_DRAWS = _lack(
+    "it draws subjects that share nothing, and here rows share groups of several factors",
+    "use pymc.sample_prior_predictive(model=model.to_pymc())",
     OF_MODEL,
 )
 NO_GEE = _lack(
@@ -108,7 +152,8 @@ NO_CHOICE = _lack(
     OF_MODEL,
 )
 MODEL = table(
-    ("fit to_pymc to_bambi priors prior_predictive plot_prior_predictive", NO_NUTS),
+    ("to_bambi", NO_BAMBI),
+    ("prior_predictive plot_prior_predictive", NO_PRIOR_DRAWS),
     ("fit_gee", NO_GEE),
     ("subject", NO_SUBJECT),
     ("missing_data plot_data", NO_PLANS),

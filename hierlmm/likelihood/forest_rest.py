@@ -61,11 +61,12 @@ class Rest:
         """M⁻¹Λ'c and ΛM⁻¹Λ'c: (r, P) each."""
         if not len(c):
             return c, c
-        right = self._times(c, transposed=True)
+        right = self.times(c, transposed=True)
         whitened: FloatArray = lapack.dpotrs(self.L, right, lower=1)[0]
-        return whitened, self._times(whitened, transposed=False)
+        return whitened, self.times(whitened, transposed=False)
 
-    def _times(self, c: FloatArray, *, transposed: bool) -> FloatArray:
+    def times(self, c: FloatArray, *, transposed: bool) -> FloatArray:
+        """(I ⊗ Λ) c of the rest, or (I ⊗ Λ)'c: (r, P)."""
         out = np.empty_like(c)
         for _, own, Lam in self.blocks:
             left = Lam.T if transposed else Lam

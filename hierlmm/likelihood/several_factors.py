@@ -26,6 +26,7 @@ from hierlmm.covariance.random import RandomCovariance, random_covariance
 from hierlmm.design.design import Design
 from hierlmm.design.formula import MULTILEVEL
 from hierlmm.errors import NotAvailableError
+from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.likelihood.conditional import ConditionalEffects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import Scaling, working_rows
@@ -34,11 +35,14 @@ from hierlmm.likelihood.forest_kernel import come_back, eliminate
 from hierlmm.likelihood.forest_layout import GroupedRows, grouped_rows
 from hierlmm.likelihood.forest_rest import Rest, blas
 from hierlmm.likelihood.forest_rows import squares_of_rest
+from hierlmm.likelihood.forest_sums import factor_sums
 from hierlmm.likelihood.kernel import PatternSums
 from hierlmm.likelihood.solution import Solution
 
 MOST_CELLS = 0.7
 """Cells of equal rows, as a share of the rows, up to which rows are summed up by them."""
+SMALL_REST = 150
+"""Random effects of the rest up to which plain loops are faster than a library for dense matrices."""
 PARTS = ("E", "leaf", "upper", "rest", "c")
 
 
@@ -142,11 +146,61 @@ class FactorProducts(GroupedRows):
         last: tuple[bytes, Gathered] | None = self._last.get("at")
         if last is None or last[0] != key:
             # Threads of a BLAS library that wait for each other cost more than they bring as soon as others work too.
-            with blas().limit(limits=1, user_api="blas") if self.forest.n_rest else nullcontext():
+            with blas().limit(limits=1, user_api="blas") if self.forest.n_rest > SMALL_REST else nullcontext():
                 last = self._last["at"] = (key, self._gather(Lambda))
         return last[1]
 
+    @cached_property
+    def dense(self) -> IntArray:
+        """Of the random effects of the rest: first one of the group, where the factor begins in Λ, its q: (3, r)."""
+        found = [
+            (home, self.at[k], self.sizes[k])
+            for k, (lo, hi) in zip(self.forest.rest, self.rest_slices, strict=True)
+            for home in range(lo, hi, self.sizes[k])
+            for _ in range(self.sizes[k])
+        ]
+        return np.array(found, dtype=np.int64).reshape(-1, 3).T.copy()
+
+    @cached_property
+    def packed(self) -> FloatArray:
+        """Rows, products and the order of elimination as one vector, which `forest_sums.factor_sums` reads."""
+        f, N = self.forest, self.XY.shape[1]
+        sizes = N, len(f.q), len(self.Z), len(f.above), len(f.column), len(self.E), f.n_rest, f.rest_column.shape[1]
+        integers = (*sizes, f.J[0]), *self.plan, f.rest_column, self.order, self.dense, self.group
+        *plan, group = (np.asarray(a, dtype=np.int64).ravel().view(np.float64) for a in integers)
+        numbers = self.Z, self.XY, group, self.zr, self.E, self.leaf, self.upper, self.rest, self.c
+        return np.concatenate([*plan, *map(np.ravel, numbers)])
+
+    @property
+    def R(self) -> FloatArray:
+        """No design patterns: these are of subjects whose rows share nothing."""
+        return np.empty((self.at[-1], self.at[-1], 0))
+
+    @property
+    def C(self) -> FloatArray:
+        """See ``R``."""
+        return np.empty((self.at[-1], len(self.XY), 0))
+
+    @property
+    def weight(self) -> FloatArray:
+        """See ``R``."""
+        return np.empty(0)
+
+    def _at_once(self, Lambda: FloatArray) -> Gathered:
+        """What `_gather` finds, by one compiled function."""
+        sums, mean, spreads, Pi = factor_sums(self.packed, len(self.XY), np.ascontiguousarray(Lambda))
+        if np.isnan(sums.log_det_T) and np.isfinite(Lambda).all():
+            raise np.linalg.LinAlgError("a covariance of random effects that is not positive definite")
+        parts = []
+        for k, ends in zip(self.forest.rest, self.rest_slices, strict=True):
+            at = np.arange(*ends).reshape(-1, self.sizes[k])
+            parts.append((k, sums.EE[self.own(k), self.own(k)], Pi[at[:, :, None], at[:, None, :]]))
+        own = self.collect(sums.EE[np.ix_(self.order, self.order)], spreads, parts)[1]
+        return Gathered(sums, mean, own)
+
     def _gather(self, Lambda: FloatArray) -> Gathered:
+        if self.forest.n_rest <= SMALL_REST:
+            return self._at_once(Lambda)
         f = self.forest
         E, leaf, upper, rest, c = (a.copy() for a in (self.E, self.leaf, self.upper, self.rest, self.c))
         plan, of_chain = self.plan, self.of_chain(Lambda)
@@ -255,6 +309,18 @@ class FactorSolution(Solution):
             covariance = self.whitened_sd**2 * back @ found.own[k] @ back.T
             effects[k] = ConditionalEffects(origin, slope, covariance)
         return tuple(effects)
+
+
+def marginal_log_likelihood(design: Design, beta: FloatArray, D: FloatArray, sigma: float) -> float:
+    """Log density of the response with the random effects of all factors integrated out, in the user's units."""
+    data = factor_products(design)
+    scaling, root = data.scaling, np.zeros_like(D)
+    for k in range(len(data.sizes)):
+        root[data.own(k), data.own(k)] = covariance_root(data.block(D, k))
+    sums = data.gather(np.ascontiguousarray(scaling.Bz @ root / sigma)).sums
+    gamma = np.append(-(scaling.Bx @ (beta - scaling.shift)) / scaling.y_scale, 1.0)
+    squares = float(gamma @ (data.S_w + sums.G) @ gamma) * (scaling.y_scale / sigma) ** 2
+    return -0.5 * (design.n_obs * np.log(2.0 * np.pi * sigma**2) + sums.log_det_T + squares)
 
 
 def factor_criterion(design: Design, *, reml: bool) -> FactorCriterion:

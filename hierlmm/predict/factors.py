@@ -37,6 +37,7 @@ from hierlmm.results import NotedTable
 
 if TYPE_CHECKING:
     from hierlmm.fits.multilevel import MultilevelNumbers
+    from hierlmm.fits.several_numbers import FactorNumbers
 
 MOST_EFFECTS = 1000
 """Random effects of all groups up to which intervals are worked out, by dense matrices of their size."""
@@ -71,23 +72,34 @@ def predict_factors(
         choose("interval", interval, INTERVALS)
     check_ci(ci)
     rows = rows_to_predict(fit.design, newdata, level, new_groups)
+    estimate = point_estimates(fit, rows)
+    if interval is None:
+        return told(pd.DataFrame({"estimate": estimate}, index=rows.index), level, None, ci, "")
+    variances, shifts = _moments(fit, rows, prediction=interval == "prediction")
+    variance, df = with_theta(variances, shifts)
+    return told(interval_table(estimate, variance, ci, df, rows.index), level, interval, ci, quantile_note(df))
+
+
+def point_estimates(fit: FactorNumbers, rows: FactorRows) -> FloatArray:
+    """Lines of rows at the estimates, or posterior means, of β and b: (n,)."""
     estimate = rows.offset + rows.X @ fit.beta.to_numpy()
     for k, at in rows.groups.items():
         own = fit.design.random[k].columns
         b = np.where(at[:, None] >= 0, fit.b[own.group].to_numpy()[at], 0.0)
         estimate = estimate + np.einsum("ij,ij->i", rows.X1[:, own.columns], b)
-    table = pd.DataFrame({"estimate": estimate}, index=rows.index)
+    return estimate
+
+
+def told(table: pd.DataFrame, level: str, interval: str | None, ci: float, quantile: str) -> pd.DataFrame:
+    """A table of predictions that says in words what it is."""
     words = LINES.get(level, f"the line of the row's {level}: its random effects, and those of what it is nested in")
     attrs: dict[str, Any] = {"level": level, "scale": "response", "estimate": words}
     if interval is not None:
-        variances, shifts = _moments(fit, rows, prediction=interval == "prediction")
-        variance, df = with_theta(variances, shifts)
-        table = interval_table(estimate, variance, ci, df, rows.index)
         about = f"a new measurement on {words}" if interval == "prediction" else words
-        attrs |= {"ci": ci, "interval": f"{100 * ci:g} % for {about}", "quantile": quantile_note(df)}
-    told = NotedTable(table)
-    told.attrs |= attrs
-    return told
+        attrs |= {"ci": ci, "interval": f"{100 * ci:g} % for {about}", "quantile": quantile}
+    noted = NotedTable(table)
+    noted.attrs |= attrs
+    return noted
 
 
 def rows_to_predict(design: Design, newdata: Any, level: str, new_groups: str) -> FactorRows:

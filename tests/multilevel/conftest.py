@@ -53,5 +53,10 @@ def dense(fit: hl.MultilevelFit) -> Dense:
 
 
 @pytest.fixture(scope="package")
+def posterior(model: hl.MultilevelModel) -> hl.MultilevelPosterior:
+    return model.fit(seed=1, progressbar=False)
+
+
+@pytest.fixture(scope="package")
 def nested(pastes: pd.DataFrame) -> hl.MultilevelFit:
     return hl.MultilevelModel.from_formula("strength ~ 1 + (1 | batch / cask)", pastes).fit_reml()

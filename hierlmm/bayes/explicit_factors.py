@@ -1,0 +1,81 @@
+"""Several grouping factors as an explicit hierarchy in PyMC, every factor with dimensions of its own.
+
+    y_i = offset_i + x_i'beta + sum_k z_ik'b_k[group of row i in factor k] + e_i,      e_i ~ N(0, sigma²)
+    b_kj = F_k z_kj,   z_kj ~ N(0, I),   D_k = F_k F_k'
+
+for every group j of every factor k: ``b_batch`` (batch, batch_term) beside ``z_batch``; ``sd_b`` and ``corr_b`` have
+the standard deviations and correlations of all factors, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.distribution import as_pymc_variable
+from hierlmm.bayes.explicit import (
+    beta_draws,
+    fixed_effects,
+    pymc_module,
+    random_covariance_draws,
+    random_covariance_variables,
+)
+from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.tree import effects_names, factor_dims, model_coords
+from hierlmm.design.design import Design
+from hierlmm.design.factors import own_part
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+
+def build_factor_model(design: Design, priors: ResolvedPriors) -> pm.Model:
+    """Build the explicit hierarchy of a design with several grouping factors, not centred.
+
+    Parameters
+    ----------
+    design : Design
+    priors : ResolvedPriors
+
+    Returns
+    -------
+    pymc.Model
+        With the variables ``beta`` (coef), ``sd_b`` (term), ``corr_b`` (pair of terms), the random effects of every
+        factor (``b_batch``, with dimensions ``batch`` and ``batch_term``), ``mu`` (obs), ``sigma`` and the observed
+        ``y`` (obs).
+    """
+    pm = pymc_module()
+    with pm.Model(coords=model_coords(design)) as model:
+        beta, mu = fixed_effects(design, priors), design.offset
+        if beta is not None:
+            mu = mu + pm.math.dot(design.X, beta)
+        factor = random_covariance_variables(design, priors, fold=True)
+        for k, (name, dims) in enumerate(zip(effects_names(design), factor_dims(design), strict=True)):
+            own, term = own_part(design, k), design.random[k]
+            z = pm.Normal(f"z{name[1:]}", 0.0, 1.0, dims=dims)
+            b = z * factor[own[0]] if factor.ndim == 1 else pm.math.dot(z, factor[own].T)
+            if np.any(priors.random_center[own[0]]):
+                b = pm.math.dot(b, priors.random_uncentering[own].T)
+            b = pm.Deterministic(name, b, dims=dims)
+            mu = mu + (term.Z * b[term.group.index]).sum(axis=1)
+        sigma: Any = as_pymc_variable("sigma", [priors.sigma], None, ["sigma"])
+        pm.Normal("y", pm.Deterministic("mu", mu, dims="obs"), sigma, observed=design.y, dims="obs")
+    return model
+
+
+def factor_draws_of_model(
+    design: Design, priors: ResolvedPriors, raw: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """Compute the model's named variables from draws (chain, draw, ...) of its free ones, as its Deterministics do."""
+    sd, L = random_covariance_draws(design, priors, raw)
+    half = sd[..., None] * L
+    corr = L @ np.swapaxes(L, -1, -2)
+    corr[..., np.arange(sd.shape[-1]), np.arange(sd.shape[-1])] = 1.0
+    found = {"sd_b": sd, "corr_b": corr, "D": corr * sd[..., None] * sd[..., None, :], "sigma": raw["sigma"]}
+    for k, name in enumerate(effects_names(design)):
+        rows, columns = own_part(design, k)
+        found[name] = raw[f"z{name[1:]}"] @ np.swapaxes(half[..., rows, columns], -1, -2)
+    return {"beta": beta_draws(design, priors, raw), **found} if priors.coef else found
