@@ -59,6 +59,11 @@ def effects_names(design: Design) -> list[str]:
     return [f"b_{own.group}" for own in design.terms.random]
 
 
+def first_effects(design: Design) -> str:
+    """The variable of the random effects, or the first of several."""
+    return effects_names(design)[0] if design.has_several_factors else "b"
+
+
 def of_groups(name: str, design: Design) -> list[str]:
     """Names of what is one for all random effects: one, or one for each group where D differs by group."""
     return [f"{name}[{level}]" for level in design.group_levels] or [name]

@@ -80,14 +80,6 @@ class MultilevelPosteriorNumbers(FactorNumbers, PosteriorNumbers):
 
         return self._of_factors("b_sd", own)
 
-    @property
-    def _only_summary(self) -> bool:
-        return not self._has_effects and "random_effects" in self.datatree.children
-
-    @property
-    def _has_effects(self) -> bool:
-        return effects_names(self.design)[0] in self.datatree["posterior"]
-
     def draws(self, name: str) -> FloatArray:
         """Draws of one variable, (chain, draw, ...), read-only: copy them to change them.
 

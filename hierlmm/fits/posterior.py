@@ -24,6 +24,7 @@ from hierlmm.bayes.tree import (
     corr_pairs,
     dataset,
     dispersion_labels,
+    first_effects,
     matrices,
     pair_labels,
     response_name,
@@ -104,7 +105,7 @@ class PosteriorNumbers(Fit):
         instead : str
             What else could be done.
         """
-        if self._has_effects or (self._only_summary and not draws):
+        if first_effects(self.design) in self.datatree["posterior"] or (self._only_summary and not draws):
             return
         reason, remedy = "the fit keeps no draws of the random effects", "refit with random_effects='draws'"
         if self._only_summary:
@@ -397,8 +398,6 @@ class PosteriorNumbers(Fit):
             tree[name] = values
         return tree
 
-    # --- helpers -----------------------------------------------------------------------------------------------------
-
     @property
     def _coef(self) -> pd.Index:
         return pd.Index(self.design.coef, name="coef", dtype=object)
@@ -408,13 +407,8 @@ class PosteriorNumbers(Fit):
 
     @property
     def _only_summary(self) -> bool:
-        """Whether the tree holds ``random_effects`` (``mean`` and ``sd``) in place of draws of ``b``."""
-        return not self._has_effects and "random_effects" in self.datatree.children
-
-    @property
-    def _has_effects(self) -> bool:
-        """Whether the tree holds draws of the random effects."""
-        return "b" in self.datatree["posterior"]
+        tree = self.datatree  # means and SDs in place of draws
+        return first_effects(self.design) not in tree["posterior"] and "random_effects" in tree.children
 
     def _summarised(self, what: str) -> FloatArray:
         return self.datatree["random_effects"][what].to_numpy().copy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_sweep import FUNCTIONS, public, refused
+from settled import FUNCTIONS, call_with, public, refused
 
 import hierlmm as hl
 from hierlmm.bayes import sample_collapsed
@@ -212,13 +211,7 @@ def test_functions_refuse_what_they_are_not_made_for(name, posterior):
     function = FUNCTIONS[name]
     if name in type(posterior)._answered_by:
         return
-    parameters = inspect.signature(function).parameters.values()
-    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    positional = [posterior for p in needed if p.kind is not p.KEYWORD_ONLY] or [posterior]
-    named = {p.name: posterior for p in needed if p.kind is p.KEYWORD_ONLY}
-    if next(iter(parameters)).kind is inspect.Parameter.KEYWORD_ONLY:
-        positional = []
-    refused(lambda: function(*positional, **named))
+    refused(lambda: call_with(function, posterior))
 
 
 @pytest.mark.parametrize("name", PICTURES)

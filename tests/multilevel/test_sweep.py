@@ -5,7 +5,6 @@ And so is every function of the package that is given one: whatever is new is re
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from dense_factors import Dense
+from settled import FUNCTIONS, call_with, public, refused
 
 import hierlmm as hl
-from hierlmm import plots
-from hierlmm.errors import DataError, NotAvailableError, OtherNameError
-from hierlmm.fits.capabilities import LME4
+from hierlmm.errors import DataError
 from hierlmm.fits.several import ANSWERED
 
 close = np.testing.assert_allclose
@@ -194,18 +192,6 @@ MODEL_RIGHT = [
 ]
 
 
-def refused(call: Callable[[], Any]) -> None:
-    with pytest.raises(NotAvailableError) as caught:
-        call()
-    error = caught.value
-    assert all([error.received, error.reason, error.remedy, error.see])
-    assert not isinstance(error, OtherNameError)
-
-
-def public(kind: type, *more: str) -> list[str]:
-    return sorted({name for name in (*dir(kind), *more) if not name.startswith("_")} - set(LME4))
-
-
 def test_every_name_of_the_fit_is_settled(fit):
     names = public(hl.MultilevelFit, *vars(fit))
     assert set(names) == set(CHECKS) | (set(fit.lacks) & set(names))
@@ -236,11 +222,6 @@ def test_what_a_model_has_is_right_or_refused(name, model):
         refused(lambda: getattr(model, name)())
 
 
-FUNCTIONS = {
-    name: getattr(hl, name)
-    for name in hl.__all__
-    if inspect.isfunction(getattr(hl, name)) and inspect.signature(getattr(hl, name)).parameters
-} | {name: getattr(plots, name) for name in dir(plots) if name.startswith("plot_")}
 TAKE_FITS = ANSWERED
 
 
@@ -250,10 +231,4 @@ def test_functions_refuse_what_they_are_not_made_for(name, kind, request):
     thing, function = request.getfixturevalue(kind), FUNCTIONS[name]
     if kind == "fit" and name in TAKE_FITS:
         return
-    parameters = inspect.signature(function).parameters.values()
-    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    positional = [thing for p in needed if p.kind is not p.KEYWORD_ONLY] or [thing]
-    named = {p.name: thing for p in needed if p.kind is p.KEYWORD_ONLY}
-    if next(iter(parameters)).kind is inspect.Parameter.KEYWORD_ONLY:
-        positional = []
-    refused(lambda: function(*positional, **named))
+    refused(lambda: call_with(function, thing))
