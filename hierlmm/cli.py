@@ -107,7 +107,9 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     from hierlmm.report.run import parse_methods, run, say
     from hierlmm.report.write import prepare_folder
 
-    methods = parse_methods(arguments.estimators or ("nuts,reml" if arguments.family is None else "ml"))
+    several = _has_several_factors(arguments.formula)
+    default = "ml" if arguments.family is not None else "reml" if several else "nuts,reml"
+    methods = parse_methods(arguments.estimators or default)
     _check_arguments(arguments)
     folder = None if arguments.out is None else prepare_folder(arguments.out)
     with progress.step("Reading the data"):
@@ -122,10 +124,10 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     for note in source.notes:
         progress.note(note)
     with progress.step("Setting up the model"):
-        names = ("covariance", "group", "residual_group", "weights", "missing", "trials", "exposure")
-        said = {name: getattr(arguments, name) for name in names}
+        own = () if several else ("covariance", "group", "residual_group", "weights", "trials", "exposure")
+        said = {name: getattr(arguments, name) for name in ("missing", *own)}
         said["family"] = family_named(arguments.family or "gaussian", arguments.link)
-        model = _with_notes(progress.note, arguments.formula, source.frame, **said)
+        model = _with_notes(progress.note, several, arguments.formula, source.frame, **said)
     points = arguments.n_quadrature
     if points is not None and "ml" not in methods:
         received, reason = (
@@ -145,9 +147,19 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     return _verdict(failed, folder is not None)
 
 
-def _with_notes(note: Callable[[str], None], formula: str, data: Any, **options: Any) -> Any:
+def _has_several_factors(formula: str) -> bool:
+    """Whether a formula has several grouping factors; one that cannot be read is refused later."""
+    from hierlmm.design.formula import parse_formula
+
+    try:
+        return len({bar.subject for bar in parse_formula(formula, several=True).random}) > 1
+    except HierlmmError:
+        return False
+
+
+def _with_notes(note: Callable[[str], None], several: bool, formula: str, data: Any, **options: Any) -> Any:
     """Make the model; what it warns of (rows dropped) becomes notes."""
-    from hierlmm import TwoLevelModel
+    from hierlmm import MultilevelModel, TwoLevelModel
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", FitWarning)
@@ -160,7 +172,7 @@ def _with_notes(note: Callable[[str], None], formula: str, data: Any, **options:
                 shown(message, category, *rest, **more)
 
         warnings.showwarning = show
-        return TwoLevelModel.from_formula(formula, data, **options)
+        return (MultilevelModel if several else TwoLevelModel).from_formula(formula, data, **options)
 
 
 def _demo(arguments: argparse.Namespace, progress: Progress) -> int:
@@ -208,8 +220,7 @@ def _how_to_fit(description: Any) -> str:
     from hierlmm.design.formula import parse_formula
 
     try:
-        if len({term.subject for term in parse_formula(description.formula).random}) > 1:
-            return "This formula has crossed groups, which two levels do not cover (docs, page 'Limitations')."
+        parse_formula(description.formula, several=True)
     except HierlmmError as error:
         return f"This formula cannot be fitted here: {error.reason}."
     quoted = shlex.quote(description.formula)  # single quotes, in which the shell changes nothing
@@ -239,6 +250,11 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.link is not None and arguments.family is None:
         reason = "a link belongs to a family"
         raise SpecificationError(f"--link {arguments.link}", reason, "name it too, for example --family bernoulli", see)
+    if _has_several_factors(arguments.formula):
+        for name in ("covariance", "group", "residual_group", "weights", "trials", "exposure"):
+            if getattr(arguments, name) is not None:
+                received, reason = f"--{name.replace('_', '-')} with several grouping factors", "it is of two levels"
+                raise SpecificationError(received, reason, "leave it out, or keep one factor", see)
     for name, least in (("draws", 4), ("tune", 0), ("chains", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:

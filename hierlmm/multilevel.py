@@ -17,6 +17,7 @@ from hierlmm.fits.several import MODEL, SEE, unanswered
 from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
+    from hierlmm.comparison.compare import Comparison
     from hierlmm.fit.multilevel import MultilevelFit  # noqa: F401  named in the base of the class
     from hierlmm.fit.multilevel_posterior import MultilevelPosterior
 
@@ -206,6 +207,30 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
 
             return build_pymc_model(self._design, self.priors)
         return build_factor_model(self._design, self.priors)
+
+    def compare(
+        self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
+    ) -> Comparison:
+        """Fit by several estimators and put the answers side by side.
+
+        Parameters
+        ----------
+        *estimators : {"reml", "ml"}
+            Both by default; the first is the reference for differences.
+        ci : float
+            Probability of the intervals.
+        seed, progressbar, **fit_options
+            Not used by these estimators.
+
+        Returns
+        -------
+        Comparison
+        """
+        for name in estimators:
+            if lack := self.lacks.get({"nuts": "fit", "bambi": "to_bambi", "gee": "fit_gee"}.get(name, "")):
+                raise lack.refusal(f"compare({name!r})", "")
+        shown = estimators or ("reml", "ml")
+        return super().compare(*shown, ci=ci, seed=seed, progressbar=progressbar, **fit_options)
 
     def implied_marginal(self, fit: Any, *args: Any, **options: Any) -> Any:
         """Covariance of two rows by the groups that they share, as a fit of this model implies it.

@@ -66,11 +66,20 @@ def _checked[T: Callable[..., Any]](door: T, *, method: bool) -> T:
 
 
 def _refuse_strangers(door: Callable[..., Any], values: Iterable[Any]) -> None:
-    """Refuse a fit or model whose kind names the functions made for it (``_answered_by``), where this is another."""
-    for value in values:
+    """Refuse a fit or model whose kind names the functions made for it (``_answered_by``), where this is another.
+
+    Fits side by side are looked at one by one.
+    """
+    for value in (own for v in values for own in (v, *_side_by_side(v))):
         known = getattr(type(value), "_answered_by", None)
         if known is not None and door.__name__ not in known:
             raise type(value)._unanswered(door.__name__)
+
+
+def _side_by_side(value: Any) -> Iterable[Any]:
+    """Fits that a value holds by their labels."""
+    fits = getattr(type(value), "__dataclass_fields__", {}).get("fits") and value.fits
+    return fits.values() if isinstance(fits, Mapping) else ()
 
 
 def check_counts(**counts: int) -> None:

@@ -9,11 +9,10 @@ from hierlmm.design.factors import finest_first, relations
 from hierlmm.design.formula import unquoted
 from hierlmm.design.rows import RandomTerm
 from hierlmm.equations.by_factor import factor_equations
+from hierlmm.equations.describe import SEVERAL
 from hierlmm.equations.equations import equations
 from hierlmm.equations.sections import Written
 from hierlmm.text import align
-
-NEXT = "Fit with .fit_reml(), .fit_ml() or .fit(); .equations() gives LaTeX."
 
 
 def describe_factors(design: Design) -> str:
@@ -38,7 +37,7 @@ def _rows(design: Design) -> str:
     told = [f"  {said}." for said in relations(design)]
     facts = [f"  {line}" for line in align([[name, value] for name, value in _facts(design).items()], (0, 1))]
     parts = [f"Formula: {design.hierarchy.formula}", "\n".join(["Grouping factors", *table, *told])]
-    return "\n\n".join([*parts, "\n".join(["Data", *facts]), NEXT])
+    return "\n\n".join([*parts, "\n".join(["Data", *facts]), SEVERAL])
 
 
 def _title(design: Design) -> str:

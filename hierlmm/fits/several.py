@@ -10,6 +10,7 @@ OF, OF_MODEL = "a fit by {} with several grouping factors", "a MultilevelModel"
 ANSWERED = frozenset(
     {
         "anova",
+        "compare",
         "compare_models",
         "effect_curves",
         "equations",
@@ -146,17 +147,11 @@ NO_SUBJECT = _lack(ONE_KIND, "use model.formula and model.design.random; fit.n_g
 NO_PLANS = _lack(
     ONE_KIND, "use hl.missing_patterns(data, subject=..., time=...) and hl.MarginalModel(...).plot_data()", OF_MODEL
 )
-NO_CHOICE = _lack(
-    "it sets estimators side by side that are not there for several grouping factors",
-    "use fit_reml() and fit_ml() and print both",
-    OF_MODEL,
-)
 MODEL = table(
     ("to_bambi", NO_BAMBI),
     ("prior_predictive plot_prior_predictive", NO_PRIOR_DRAWS),
     ("fit_gee", NO_GEE),
     ("subject", NO_SUBJECT),
     ("missing_data plot_data", NO_PLANS),
-    ("compare", NO_CHOICE),
 )
 """The same of a model."""

@@ -13,6 +13,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.design import Design
+from hierlmm.design.factors import finest_first
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
@@ -369,7 +370,7 @@ def fit_statistics(fit: Fit) -> dict[str, Any]:
     check = fit.convergence() if fit.has_draws else None  # of all quantities, random effects among them
     return {
         "observations": fit.n_obs,
-        "subjects": fit.n_subjects,
+        **_sizes(fit.design),
         "logLik": _optional(fit, "loglik"),
         "AIC": _optional(fit, "aic"),
         "BIC": _optional(fit, "bic"),
@@ -378,6 +379,13 @@ def fit_statistics(fit: Fit) -> dict[str, Any]:
         "divergences": np.nan if diverging is None else diverging,
         "converged": fit.converged,
     }
+
+
+def _sizes(design: Design) -> dict[str, int]:
+    """Number of subjects, or of the groups of each of several factors."""
+    if design.has_several_factors:
+        return {f"groups of {name}": n for name, n in finest_first(design).items()}
+    return {"subjects": design.n_subjects}
 
 
 def _optional(fit: Fit, name: str) -> Any:

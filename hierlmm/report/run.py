@@ -16,9 +16,9 @@ from hierlmm.report.progress import Progress, duration
 from hierlmm.report.write import OURS, fit_text, model_text, write_plots, write_tables
 
 if TYPE_CHECKING:
+    from hierlmm.bound import BoundModel
     from hierlmm.comparison.compare import Comparison
     from hierlmm.fits.base import Fit
-    from hierlmm.model import TwoLevelModel
 
 
 def parse_methods(text: str) -> list[str]:
@@ -42,7 +42,7 @@ def parse_methods(text: str) -> list[str]:
 
 
 def run(
-    model: TwoLevelModel,
+    model: BoundModel,
     methods: Sequence[str],
     *,
     sampling: Mapping[str, Any],
@@ -56,7 +56,7 @@ def run(
 
     Parameters
     ----------
-    model : TwoLevelModel
+    model : BoundModel
     methods : sequence of str
         Names of `ESTIMATORS`; the first is what the others are compared with.
     sampling : mapping
@@ -103,7 +103,7 @@ def run(
 
 
 def _fit(
-    model: TwoLevelModel, estimator: Estimator, options: Mapping[str, Any], progress: Progress, notes: list[str]
+    model: BoundModel, estimator: Estimator, options: Mapping[str, Any], progress: Progress, notes: list[str]
 ) -> Fit | None:
     """Fit by one estimator; None, and a note, if an optional one cannot express the model or is not installed."""
     if not estimator.samples:
@@ -129,7 +129,7 @@ def _fit(
     return fit
 
 
-def _write(model: TwoLevelModel, comparison: Comparison, folder: Path, plots: bool, progress: Progress) -> None:
+def _write(model: BoundModel, comparison: Comparison, folder: Path, plots: bool, progress: Progress) -> None:
     before = {path.name for pattern in OURS for path in folder.glob(pattern)}
     with progress.step("Writing tables"):
         written = list(write_tables(model, comparison, folder))

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from hierlmm.design.factors import finest_first
 from hierlmm.design.formula import unquoted
 from hierlmm.errors import HierlmmError, SpecificationError
 from hierlmm.storage.netcdf import write_netcdf
 
 if TYPE_CHECKING:
+    from hierlmm.bound import BoundModel
     from hierlmm.comparison.compare import Comparison
     from hierlmm.fits.base import Fit
-    from hierlmm.model import TwoLevelModel
 
 SEE = "hierlmm fit --help; docs, page 'Command line'"
 TABLES = ("model.txt", "comparison.*", "estimates.csv", "summary_*.txt", "random_effects_*.csv", "posterior*.nc")
@@ -55,12 +56,12 @@ def prepare_folder(out: str) -> Path:
     return folder
 
 
-def write_tables(model: TwoLevelModel, comparison: Comparison, folder: Path) -> Iterator[Written]:
+def write_tables(model: BoundModel, comparison: Comparison, folder: Path) -> Iterator[Written]:
     """Write the hierarchy, the estimates, every fit and its random effects, and the draws.
 
     Parameters
     ----------
-    model : TwoLevelModel
+    model : BoundModel
     comparison : Comparison
         Of one fit or several.
     folder : Path
@@ -87,7 +88,7 @@ def write_tables(model: TwoLevelModel, comparison: Comparison, folder: Path) -> 
         yield f"summary_{suffix}.txt", f"the {label} fit as printed"
         if fit.has_random_effects:
             _random_effects(fit).to_csv(folder / f"random_effects_{suffix}.csv", index=False)
-            what = "random effects and their uncertainty, one row for each subject and term"
+            what = "random effects and their uncertainty, one row for each subject (or group) and term"
             yield f"random_effects_{suffix}.csv", what
         if fit.has_draws:
             name = "posterior.nc" if label == "NUTS" else f"posterior_{suffix}.nc"
@@ -132,7 +133,7 @@ def write_plots(comparison: Comparison, folder: Path, note: Callable[[str], None
         yield name, what
 
 
-def model_text(model: TwoLevelModel) -> str:
+def model_text(model: BoundModel) -> str:
     """Print of the model, without the line that says how to go on in Python."""
     from hierlmm.equations.describe import next_step
 
@@ -150,20 +151,31 @@ def fit_text(fit: Fit, ci: float = 0.95) -> str:
 
 
 def _random_effects(fit: Fit) -> pd.DataFrame:
-    """Subject, term, estimate, sd: one row for each random effect."""
-    subject = fit.design.hierarchy.subject
-    long = {"estimate": fit.b, "sd": fit.b_sd}
-    index = pd.MultiIndex.from_product([fit.b.index, fit.b.columns], names=[subject, "term"])
+    """Subject (or factor and group), term, estimate, sd: one row for each random effect."""
+    if not fit.design.has_several_factors:
+        return _long(fit.b, fit.b_sd, fit.design.hierarchy.subject)
+    own = {name: _long(fit.b[name], fit.b_sd[name], "group") for name in fit.b}
+    return pd.concat(own, names=["factor"]).reset_index("factor").reset_index(drop=True)
+
+
+def _long(b: pd.DataFrame, sd: pd.DataFrame, group: str) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product([b.index, b.columns], names=[group, "term"])
+    long = {"estimate": b, "sd": sd}
     return pd.DataFrame({name: frame.to_numpy().ravel() for name, frame in long.items()}, index=index).reset_index()
 
 
-def _page(model: TwoLevelModel, comparison: Comparison) -> str:
-    title = f"{unquoted(model.hierarchy.response)} by {model.subject}: {', '.join(comparison.labels)}"
+def _page(model: BoundModel, comparison: Comparison) -> str:
+    title = f"{unquoted(model.hierarchy.response)} by {_groups(model)}: {', '.join(comparison.labels)}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{CSS}</style></head><body><h1>{html.escape(title)}</h1>"
         f"{model._repr_html_()}<h2>Side by side</h2>{comparison.to_html()}</body></html>\n"
     )
+
+
+def _groups(model: BoundModel) -> str:
+    design = model.design
+    return ", ".join(finest_first(design)) if design.has_several_factors else model.subject
 
 
 def _text(path: Path, text: str) -> None:

@@ -171,6 +171,7 @@ CHECKS: dict[str, Callable[[Any, Dense], None]] = {
     "has_working_correlation": lambda fit, d: close(fit.has_working_correlation, False),
 }
 MODEL_RIGHT = [
+    "compare",
     "data",
     "design",
     "equations",

@@ -70,9 +70,9 @@ def test_dataset_is_described_with_the_next_command(capsys):
 
 
 @pytest.mark.parametrize("name", ["pastes", "penicillin"])
-def test_dataset_beyond_two_levels_suggests_no_command(name, capsys):
+def test_dataset_beyond_two_levels_suggests_a_command(name, capsys):
     assert main(["datasets", name]) == 0
-    assert "hierlmm fit" not in capsys.readouterr().out
+    assert f"Fit it:  hierlmm fit {name} " in capsys.readouterr().out
 
 
 def test_unknown_dataset_to_describe(capsys):
