@@ -108,8 +108,7 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     from hierlmm.report.write import prepare_folder
 
     several = _has_several_factors(arguments.formula)
-    default = "ml" if arguments.family is not None else "reml" if several else "nuts,reml"
-    methods = parse_methods(arguments.estimators or default)
+    methods = parse_methods(arguments.estimators or ("nuts,reml" if arguments.family is None else "ml"))
     _check_arguments(arguments)
     folder = None if arguments.out is None else prepare_folder(arguments.out)
     with progress.step("Reading the data"):

@@ -215,22 +215,21 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
 
         Parameters
         ----------
-        *estimators : {"reml", "ml"}
-            Both by default; the first is the reference for differences.
+        *estimators : {"nuts", "reml", "ml"}
+            ``"nuts"`` and ``"reml"`` by default; the first is the reference for differences.
         ci : float
             Probability of the intervals.
         seed, progressbar, **fit_options
-            Not used by these estimators.
+            For NUTS, as in `fit`.
 
         Returns
         -------
         Comparison
         """
         for name in estimators:
-            if lack := self.lacks.get({"nuts": "fit", "bambi": "to_bambi", "gee": "fit_gee"}.get(name, "")):
+            if lack := self.lacks.get({"bambi": "to_bambi", "gee": "fit_gee"}.get(name, "")):
                 raise lack.refusal(f"compare({name!r})", "")
-        shown = estimators or ("reml", "ml")
-        return super().compare(*shown, ci=ci, seed=seed, progressbar=progressbar, **fit_options)
+        return super().compare(*estimators, ci=ci, seed=seed, progressbar=progressbar, **fit_options)
 
     def implied_marginal(self, fit: Any, *args: Any, **options: Any) -> Any:
         """Covariance of two rows by the groups that they share, as a fit of this model implies it.

@@ -24,7 +24,7 @@ ANSWERED = frozenset(
     }
 )
 """Functions and methods of the package that know fits with several grouping factors; all others refuse them."""
-ANSWERED_BY_DRAWS = frozenset({"plot_forest", "plot_posterior"})
+ANSWERED_BY_DRAWS = frozenset({"compare", "plot_forest", "plot_posterior"})
 """The same of their posteriors."""
 
 

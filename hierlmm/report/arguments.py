@@ -37,7 +37,7 @@ the formula, in single quotes:
     'y ~ time + (1 + time | id)'       ... and its own slope, correlated with the intercept
     'y ~ time + (time || id)'          ... not correlated
     'y ~ group * time + (1 + time | id)'   the slope also depends on the group
-    'y ~ x + (1 | school / class)'     several factors, nested; (1 | a) + (1 | b) crossed: by reml or ml
+    'y ~ x + (1 | school / class)'     several factors, nested; (1 | a) + (1 | b) crossed
     'y ~ `body weight` + (1 | id)'     a name with blanks (in double quotes the shell would run it)
   Columns of text are categories; --categorical makes categories of columns that hold numbers.
 
@@ -107,7 +107,7 @@ def _output(default: str | None) -> tuple[Row, ...]:
 
 DATA = "a data set by name, or a CSV, Parquet or Excel file"
 LIST = f"any of {', '.join(ESTIMATORS)}, with commas; the first is the reference "
-LIST += "(default: nuts,reml; with --family ml; with several grouping factors reml)"
+LIST += "(default: nuts,reml; with --family ml)"
 SAMPLERS = ", ".join(estimator.name for estimator in ESTIMATORS.values() if estimator.samples)
 CI = "probability of the intervals (default: %(default)s)"
 COVARIANCE = "of the random effects: unstructured, diagonal, identity, compound_symmetry (default: as in the formula)"
