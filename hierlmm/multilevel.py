@@ -9,7 +9,7 @@ from hierlmm.design.factor_levels import formula_of_levels
 from hierlmm.design.factors import design_from_factors, reused_labels
 from hierlmm.design.formula import parse_formula
 from hierlmm.design.hierarchy import Hierarchy
-from hierlmm.design.outcome import outcome_of
+from hierlmm.design.outcome import Outcome, outcome_of
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.fits.capabilities import Lack, refused, said_by_help
@@ -29,7 +29,7 @@ SLIPS = {
 
 @checked_with_constructor
 class MultilevelModel(FittedModel["MultilevelFit"]):
-    """A linear model with several grouping factors, bound to its data: nested ones, level by level.
+    """A model with several grouping factors, linear or generalised, bound to its data: nested ones, level by level.
 
     Crossed factors, and random slopes, are written as a formula: see `from_formula`.
 
@@ -44,7 +44,13 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
     data : table
         Long format, one row per measurement: pandas, polars, pyarrow or anything narwhals reads.
     family : str or Family
-        ``"gaussian"``; there is no other one yet.
+        Distribution of the response, as `TwoLevelModel` takes it. Random effects of other families than the Gaussian
+        are integrated out by Laplace's method: ``"bernoulli"``, ``"binomial"``, ``"poisson"``,
+        ``"negative_binomial"``, ``"gamma"``, ``"ordinal"``.
+    trials : str, optional
+        Column of the numbers of trials of a binomial response (or write ``p(successes, n) ~ ...``).
+    exposure : str, optional
+        Column of what counts are per, time or area or people: an offset ``log(exposure)``.
     priors : Priors or "bambi", optional
         The defaults, or those of Bambi, with what is given in their place. Standard deviations by factor and term:
         ``hl.Priors(sd_b={"batch": hl.HalfNormal(3), "x | school": hl.HalfNormal(1)})``.
@@ -78,12 +84,15 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         *,
         data: Any,
         family: Any = "gaussian",
+        trials: str | None = None,
+        exposure: str | None = None,
         priors: Any = None,
         missing: str = "raise",
         **unknown: Any,
     ) -> None:
         refuse_arguments("MultilevelModel", unknown, SLIPS, known=arguments_of(MultilevelModel))
-        self._read(formula_of_levels(response, levels, data), data, family, priors, missing)
+        outcome = outcome_of(family, trials, exposure)
+        self._read(formula_of_levels(response, levels, data), data, outcome, priors, missing)
 
     @classmethod
     def from_formula(
@@ -92,6 +101,8 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         data: Any,
         *,
         family: Any = "gaussian",
+        trials: str | None = None,
+        exposure: str | None = None,
         priors: Any = None,
         missing: str = "raise",
         **unknown: Any,
@@ -105,21 +116,26 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
             a column or, ``(1 | dept:service)``, the combinations of several; ``(1 | batch / cask)`` is
             ``(1 | batch) + (1 | batch:cask)``. ``||`` has uncorrelated random effects.
         data : table
-        family, priors, missing
+        family, trials, exposure, priors, missing
             As for `MultilevelModel`.
         """
         refuse_arguments("MultilevelModel.from_formula", unknown, {}, known=arguments_of(cls.from_formula))
         model = cls.__new__(cls)
-        model._read(formula, data, family, priors, missing)
+        model._read(formula, data, outcome_of(family, trials, exposure), priors, missing)
         return model
 
-    def _read(self, formula: str, data: Any, family: Any, priors: Any, missing: str) -> None:
-        outcome = outcome_of(family, None, None)
-        if not outcome.is_gaussian:
-            reason = "random effects of several factors are integrated out of a normal response only so far"
-            remedy = "use family='gaussian', or hl.TwoLevelModel with one of the factors"
-            raise NotAvailableError(f"family={family!r} in hl.MultilevelModel", reason, remedy, SEE)
-        design = design_from_factors(parse_formula(formula, several=True), data, missing=missing)
+    def _read(self, formula: str, data: Any, outcome: Outcome, priors: Any, missing: str) -> None:
+        family = outcome.family
+        design = design_from_factors(parse_formula(formula, several=True), data, outcome=outcome, missing=missing)
+        if design.has_several_factors and not (outcome.is_gaussian or family.log_concave):
+            reason = (
+                "its density is not log-concave in the linear predictor, so that random effects can have several "
+                "modes, and Laplace's method goes by one"
+            )
+            links = " or ".join(map(repr, family.concave))
+            other = f"link={links}, or " if links else ""
+            remedy = f"use {other}hl.TwoLevelModel with one of the factors"
+            raise NotAvailableError(f"{family} with several grouping factors", reason, remedy, SEE)
         for message in reused_labels(design):
             warn(message)
         self._set(design, priors)

@@ -45,7 +45,7 @@ from hierlmm.design.hierarchy import (
     refuse_repeated_effects,
     split_terms,
 )
-from hierlmm.design.outcome import GAUSSIAN
+from hierlmm.design.outcome import GAUSSIAN, Outcome, with_trials
 from hierlmm.design.residual import INDEPENDENT
 from hierlmm.design.rows import Grouping, RandomTerm, Said, group_by, read_rows, with_levels
 from hierlmm.design.terms import NewData, RandomColumns, Terms, parts_name
@@ -57,6 +57,8 @@ UNIT = "unit"
 """Name of the units where no factor holds all others."""
 ALL, POPULATION = WORDS = ("all", "population")
 """Levels at which a line has the random effects of all factors, or of none."""
+OF_ROWS = ("poisson", "binomial")
+"""Families whose rows have no variance of their own to be told apart from a random effect: it is overdispersion."""
 data_error = partial(DataError, see=MULTILEVEL)
 
 
@@ -84,7 +86,9 @@ class FactorHierarchy(Hierarchy):
         return self._with_bars(written)
 
 
-def design_from_factors(parsed: ParsedFormula, data: Any, *, missing: str = "raise") -> Design:
+def design_from_factors(
+    parsed: ParsedFormula, data: Any, *, outcome: Outcome = GAUSSIAN, missing: str = "raise"
+) -> Design:
     """Build the design of a formula with any number of grouping factors; with one it is that of a two-level model.
 
     Raises
@@ -94,19 +98,21 @@ def design_from_factors(parsed: ParsedFormula, data: Any, *, missing: str = "rai
     """
     bars = {name: [bar for bar in parsed.random if bar.subject == name] for name in _names(parsed)}
     if len(bars) < 2:
-        return _with_one_factor(parsed, data, missing)
+        return _with_one_factor(parsed, data, outcome, missing)
     if any(bar.group is not None for bar in parsed.random):
         received, remedy = "gr(..., by = ...) beside several grouping factors", "leave by = out, or keep one factor"
         raise FormulaError(received, "a D of its own for each level is there for one factor only", remedy, MULTILEVEL)
+    response, outcome = with_trials(parsed.response, outcome)
+    parsed = replace(parsed, response=response, offsets=(*parsed.offsets, *outcome.offsets))
     blocks = {name: tuple(RandomBlock(bar.terms, bar.correlated) for bar in own) for name, own in bars.items()}
     columns = tuple(dict.fromkeys(c for bar in parsed.random for c in bar.columns))
     together = tuple(block for own in blocks.values() for block in own)
     for of_factor in blocks.values():
         refuse_repeated_effects(of_factor)
-    said = Said(parsed.response, "", parsed.fixed, together, parsed.offsets, groupings=columns)
+    said = Said(response, "", parsed.fixed, together, parsed.offsets, outcome=outcome, groupings=columns)
     read = read_rows(data, said, INDEPENDENT, missing)
     groups = [_grouping(read.frame, own[0]) for own in bars.values()]
-    check_groups(groups)
+    check_groups(groups, outcome)
     unit = units_of(groups)
     learnt = learn_columns(with_levels(data, said, read, unit), said)
     for group, (name, of_factor) in zip(groups, blocks.items(), strict=True):
@@ -124,13 +130,13 @@ def design_from_factors(parsed: ParsedFormula, data: Any, *, missing: str = "rai
         parsed.fixed,
         bars=parsed.random,
     )
-    return _assemble(hierarchy, learnt, groups, list(blocks.values()))
+    return _assemble(hierarchy, learnt, groups, list(blocks.values()), outcome)
 
 
-def _with_one_factor(parsed: ParsedFormula, data: Any, missing: str) -> Design:
+def _with_one_factor(parsed: ParsedFormula, data: Any, outcome: Outcome, missing: str) -> Design:
     """The design of a two-level model, whose formula names the columns of its groups."""
     own = parsed.random[0] if parsed.random else None
-    design = design_from_formula(parsed, _with_column(data, own) if own else data, missing=missing)
+    design = design_from_formula(parsed, _with_column(data, own) if own else data, outcome=outcome, missing=missing)
     if own is None or not own.combined:
         return design
     known = {f.name: getattr(design.hierarchy, f.name) for f in fields(Hierarchy)}
@@ -143,7 +149,11 @@ def _names(parsed: ParsedFormula) -> list[str]:
 
 
 def _assemble(
-    hierarchy: FactorHierarchy, learnt: Learnt, groups: Sequence[Grouping], blocks: Sequence[tuple[RandomBlock, ...]]
+    hierarchy: FactorHierarchy,
+    learnt: Learnt,
+    groups: Sequence[Grouping],
+    blocks: Sequence[tuple[RandomBlock, ...]],
+    outcome: Outcome,
 ) -> Design:
     fixed, left = learnt.columns[0], iter(learnt.columns[1:])
     columns = [[next(left) for _ in own] for own in blocks]
@@ -166,9 +176,9 @@ def _assemble(
         random=random,
         dtypes=dict(learnt.rows.frame.dtypes),
     )
-    rows = arrays_of(terms, learnt, [between for _, between in split], GAUSSIAN)
+    rows = arrays_of(terms, learnt, [between for _, between in split], outcome)
     effects = [RandomTerm(own, group, rows.X1[:, own.columns]) for own, group in zip(random, groups, strict=True)]
-    return Design(terms, rows, tuple(effects))
+    return Design(terms, rows, tuple(effects), outcome=outcome)
 
 
 def _random_columns(
@@ -227,7 +237,7 @@ def _with_column(data: Any, bar: Bar) -> Any:
     return frame
 
 
-def check_groups(groups: Sequence[Grouping]) -> None:
+def check_groups(groups: Sequence[Grouping], outcome: Outcome = GAUSSIAN) -> None:
     """Refuse factors that cannot be told apart from the intercept, the residual or each other.
 
     Raises
@@ -244,9 +254,12 @@ def check_groups(groups: Sequence[Grouping]) -> None:
             reason = "variation between groups cannot be seen in one group"
             remedy = "leave its random effects out, or check the filters applied to the data"
             raise data_error(f"the grouping factor {name!r} with one group ({quote(group.labels[0])})", reason, remedy)
-        if J == N:
+        if J == N and outcome.family.name not in OF_ROWS:
             reason = "every row is a group of its own, so that its random effect is the residual"
             remedy = f"leave {name!r} out of the formula: sigma is the SD of what single rows have of their own"
+            if not outcome.is_gaussian:
+                reason = f"every row is a group of its own, and a {outcome.family.title} response says nothing of it"
+                remedy = f"leave {name!r} out of the formula"
             raise data_error(f"the grouping factor {name!r} with as many groups as rows ({N})", reason, remedy)
     for k, first in enumerate(groups):
         for second in groups[k + 1 :]:

@@ -17,14 +17,19 @@ from hierlmm.text import align
 
 def describe_factors(design: Design) -> str:
     """Describe a model as text: its equations, a line for each factor, and how they lie to each other."""
-    return "\n\n".join([_title(design), _equations(design).text, _rows(design)])
+    return "\n\n".join([_title(design), *([_equations(design).text] if _written(design) else []), _rows(design)])
 
 
 def describe_factors_html(design: Design) -> str:
     """Describe a model as self-contained HTML without scripts, for notebooks."""
     title = f"<div><strong>{html.escape(_title(design))}</strong></div>"
-    written = f"{title}{_equations(design).html}"
+    written = f"{title}{_equations(design).html if _written(design) else ''}"
     return f'<div class="hierlmm-model">{written}<pre>{html.escape(_rows(design))}</pre></div>'
+
+
+def _written(design: Design) -> bool:
+    """Whether its equations are there."""
+    return design.is_gaussian or not design.has_several_factors
 
 
 def _equations(design: Design) -> Written:
@@ -37,7 +42,10 @@ def _rows(design: Design) -> str:
     told = [f"  {said}." for said in relations(design)]
     facts = [f"  {line}" for line in align([[name, value] for name, value in _facts(design).items()], (0, 1))]
     parts = [f"Formula: {design.hierarchy.formula}", "\n".join(["Grouping factors", *table, *told])]
-    return "\n\n".join([*parts, "\n".join(["Data", *facts]), SEVERAL])
+    if not design.is_gaussian:
+        parts.insert(1, f"Family: {design.family}" + (f"; {design.rows.note}" if design.rows.note else ""))
+    following = SEVERAL if design.is_gaussian else "Fit with .fit_ml()."
+    return "\n\n".join([*parts, "\n".join(["Data", *facts]), following])
 
 
 def _title(design: Design) -> str:
@@ -63,4 +71,8 @@ def _effects(term: RandomTerm) -> str:
 def _facts(design: Design) -> dict[str, str]:
     parameters = design.n_random_parameters
     dropped = {"rows dropped": f"{design.n_dropped:,} (missing values)"} if design.n_dropped else {}
-    return {"rows": f"{design.n_obs:,}", **dropped, "parameters": f"{len(design.coef)} fixed, {parameters} in D, and σ"}
+    own = ", and σ"
+    if not design.is_gaussian:
+        psi = len(design.family.first_psi(design.y, design.trials))
+        own = f", {psi} of dispersion" if psi else ""
+    return {"rows": f"{design.n_obs:,}", **dropped, "parameters": f"{len(design.coef)} fixed, {parameters} in D{own}"}

@@ -46,8 +46,10 @@ def fit_of(record: Any) -> Any:
 
     if isinstance(record, GeneralisedEstimate):
         from hierlmm.fit.generalised import GeneralisedFit
+        from hierlmm.fit.generalised_multilevel import GeneralisedMultilevelFit
 
-        return GeneralisedFit(record, record.warnings)
+        several = record.design.has_several_factors
+        return (GeneralisedMultilevelFit if several else GeneralisedFit)(record, record.warnings)
     from hierlmm.gee.record import GEERecord
 
     if isinstance(record, GEERecord):

@@ -214,6 +214,10 @@ class GeneralisedNumbers(PointEstimates):
         """
         return self._components.table(ci)
 
+    def _line(self, level: Any) -> pd.Series:
+        """Linear predictors of the rows used."""
+        return super().fitted(level)
+
     def fitted(self, level: Level = "subject", scale: Scale = "response") -> pd.Series:
         """Fitted values of the rows used, with the subjects' effects or at b = 0 (``"population"``).
 
@@ -225,7 +229,7 @@ class GeneralisedNumbers(PointEstimates):
             Means of the response (of a binomial one its number of successes), or linear predictors.
         """
         choose("scale", scale, ("response", "link"))
-        eta = super().fitted(level)
+        eta = self._line(level)
         if scale == "link":
             return eta
         return pd.Series(self.family.mean(eta.to_numpy()) * self.design.trials, index=eta.index, name="fitted")
@@ -245,7 +249,7 @@ class GeneralisedNumbers(PointEstimates):
         """
         choose("kind", kind, ("response", "pearson", "deviance"))
         design, family, psi = self.design, self.family, self.solution.psi
-        eta = super().fitted(level).to_numpy()
+        eta = self._line(level).to_numpy()
         mu = family.mean(eta)
         residual = design.y - mu * design.trials
         if kind == "pearson":

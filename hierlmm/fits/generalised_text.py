@@ -43,7 +43,8 @@ def generalised_page(fit: Any) -> Page:
         + ("; D is singular (see below)" if fit.is_singular else "")
     ]
     ends += [Paragraph(f"Note: {w}", WIDTH, "", " " * 6, hyphens=False) for w in fit.warnings]
-    return Page(f"Generalised two-level model fitted by maximum likelihood ({fit.method})", [*parts, "", *ends])
+    kind = "multilevel" if design.has_several_factors else "two-level"
+    return Page(f"Generalised {kind} model fitted by maximum likelihood ({fit.method})", [*parts, "", *ends])
 
 
 def _dispersion_text(fit: Any) -> list[str]:

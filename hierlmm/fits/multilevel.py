@@ -7,11 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, ClassVar
-
-import numpy as np
-import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
@@ -19,9 +15,11 @@ from hierlmm.design.factors import unknown_factor
 from hierlmm.design.rows import RandomTerm
 from hierlmm.fits.by_factor import ByFactor
 from hierlmm.fits.capabilities import Lack
+from hierlmm.fits.generalised import GeneralisedNumbers
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
+from hierlmm.fits.point import PointEstimates
 from hierlmm.fits.several import ANSWERED, SEVERAL, unanswered
-from hierlmm.fits.several_numbers import FactorNumbers, by_group
+from hierlmm.fits.several_numbers import ModesByFactor
 from hierlmm.likelihood.conditional import (
     ConditionalEffects,
     blup_variances,
@@ -33,7 +31,7 @@ from hierlmm.options import checked
 
 
 @checked
-class MultilevelNumbers(FactorNumbers, LikelihoodNumbers):
+class MultilevelNumbers(ModesByFactor, LikelihoodNumbers):
     """The numbers of a model with several grouping factors."""
 
     lacks: ClassVar[Mapping[str, Lack]] = SEVERAL
@@ -55,21 +53,8 @@ class MultilevelNumbers(FactorNumbers, LikelihoodNumbers):
     def _effects(self, k: int) -> FloatArray:
         return self._by[k].mean(self.beta.to_numpy())
 
-    @cached_property
-    def b_sd(self) -> ByFactor[pd.DataFrame]:  # type: ignore[override]
-        """Conditional standard deviations of b by factor given y and the estimates (lme4's condVar)."""
-
-        def own(k: int, term: RandomTerm) -> pd.DataFrame:
-            # An effect without variance has 0, which rounding may leave below.
-            variance = np.einsum("jkk->jk", self._by[k].covariance)
-            return by_group(term, np.sqrt(np.maximum(variance, 0.0)))
-
-        return self._of_factors("b_sd", own)
-
-    @cached_property
-    def b_cov(self) -> ByFactor[FloatArray]:  # type: ignore[override]
-        """Conditional covariances of b by factor given y and the estimates: (J, q, q), groups as in ``b``."""
-        return self._of_factors("b_cov", lambda k, _: self._by[k].covariance)
+    def _covariances(self, k: int) -> FloatArray:
+        return self._by[k].covariance
 
     def blup_variances(self, covariances: bool = False) -> ByFactor[Any]:
         """Variances of the random effects' estimates by factor; see `LikelihoodFit.blup_variances` for the three.
@@ -93,12 +78,20 @@ class MultilevelNumbers(FactorNumbers, LikelihoodNumbers):
         return self._of_factors("blup_variances", own)
 
 
-class OfFactor(LikelihoodNumbers):
+class _OneFactor(PointEstimates):
     """The random effects of one factor as if its groups were subjects: for pictures of b, and nothing else."""
 
     @property
     def _D_values(self) -> FloatArray:
         return self.D.to_numpy()
+
+
+class OfFactor(_OneFactor, LikelihoodNumbers):
+    """One factor of a linear model."""
+
+
+class GeneralisedOfFactor(_OneFactor, GeneralisedNumbers):
+    """One factor of a generalised model."""
 
 
 def one_factor(design: Design, k: int) -> Design:
@@ -109,7 +102,7 @@ def one_factor(design: Design, k: int) -> Design:
     return replace(design, terms=terms, rows=replace(design.rows, subject=own.group), random=(own,))
 
 
-def of_factor(fit: MultilevelNumbers, factor: str | None) -> OfFactor:
+def of_factor(fit: ModesByFactor, factor: str | None) -> OfFactor | GeneralisedOfFactor:
     """What a picture of the random effects of one factor is drawn from.
 
     Raises
@@ -122,6 +115,11 @@ def of_factor(fit: MultilevelNumbers, factor: str | None) -> OfFactor:
         raise unknown_factor(factor, list(fit.b))
     (k,) = (k for k, term in enumerate(design.random) if term.columns.group == factor)
     one = one_factor(design, k)
-    found = OfFactor(one, fit.criterion_function, fit.optimum)
+    found: OfFactor | GeneralisedOfFactor
+    if isinstance(fit, GeneralisedNumbers):
+        found = GeneralisedOfFactor(replace(fit.record, design=one))
+    else:
+        assert isinstance(fit, LikelihoodNumbers)
+        found = OfFactor(one, fit.criterion_function, fit.optimum)
     vars(found).update(D=fit.D[factor], b=fit.b[factor], b_sd=fit.b_sd[factor])  # where it would keep its own
     return found

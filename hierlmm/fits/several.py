@@ -91,6 +91,35 @@ SEVERAL = both(
         ("compare_marginal", NOT_ONE_D),
     ),
 )
+NO_POSTERIOR_OF_FAMILY = _lack(
+    "it needs draws of a posterior, and models with several grouping factors are fitted by maximum likelihood only",
+    "use hl.anova(m1, m2), fit.aic and fit.bic to compare models, fit.summary() and fit.variance_components() for "
+    "intervals",
+)
+NOT_PROFILED = _lack(
+    "it is made for a response that is normal around the linear predictor",
+    "use fit.bootstrap(), or fit.summary() and fit.variance_components() for Wald's intervals",
+)
+NO_NORMAL = _lack(
+    "it rests on a response that is normal around the linear predictor",
+    "use fit.predict(), fit.fitted(), fit.residuals('pearson') and fit.b with fit.b_sd, by factor",
+)
+NO_RESIDUAL_SHARES = _lack(
+    "shares of variance need a residual variance, and here that of a measurement follows from its mean",
+    "use fit.variance_components(): SDs between groups on the scale of the link",
+)
+GENERALISED_ANSWERED = frozenset({"anova", "compare_models", "plot_forest", "plot_optima"})
+"""As `ANSWERED`, of a generalised fit."""
+GENERALISED_SEVERAL = both(
+    SEVERAL,
+    table(
+        (f"loo {CHAINS} {REPLICATIONS} {EVIDENCE} plot_posterior", NO_POSTERIOR_OF_FAMILY),
+        ("profile", NOT_PROFILED),
+        ("blup_variances marginal_covariance implied_marginal plot_conditional_vs_marginal", NO_NORMAL),
+        ("icc intraclass_correlation r_squared", NO_RESIDUAL_SHARES),
+    ),
+)
+"""The same of a generalised model."""
 NO_SCALING = _lack(
     "it scales the likelihood of independent subjects, and here rows share groups of several factors",
     "compare fits with other priors: hl.MultilevelModel.from_formula(..., priors=hl.Priors(...))",

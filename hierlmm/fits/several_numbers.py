@@ -62,7 +62,7 @@ class FactorNumbers(Fit):
 
     @cached_property
     def b(self) -> ByFactor[pd.DataFrame]:  # type: ignore[override]
-        """Random effects by factor, ``fit.b["batch"]``: ``group`` × ``term``, means (BLUPs) given y and estimates."""
+        """Random effects by factor, ``fit.b["batch"]``: ``group`` × ``term``, means or modes given y and estimates."""
         return self._of_factors("b", lambda k, term: by_group(term, self._effects(k)))
 
     @property
@@ -169,6 +169,31 @@ class FactorNumbers(Fit):
             variances[name] = D.loc[INTERCEPT, INTERCEPT]
         found = pd.Series(variances, name="icc").rename_axis("factor")
         return found / (found.sum() + self.sigma**2)
+
+
+@checked
+class ModesByFactor(FactorNumbers):
+    """The same at the maximum of a likelihood, where b has a conditional distribution given y and the estimates."""
+
+    @abstractmethod
+    def _covariances(self, k: int) -> FloatArray:
+        """Conditional covariances of the random effects of factor k, (J, q, q)."""
+
+    @cached_property
+    def b_sd(self) -> ByFactor[pd.DataFrame]:  # type: ignore[override]
+        """Conditional standard deviations of b by factor given y and the estimates (lme4's condVar)."""
+
+        def own(k: int, term: RandomTerm) -> pd.DataFrame:
+            # An effect without variance has 0, which rounding may leave below.
+            variance = np.einsum("jkk->jk", self._covariances(k))
+            return by_group(term, np.sqrt(np.maximum(variance, 0.0)))
+
+        return self._of_factors("b_sd", own)
+
+    @cached_property
+    def b_cov(self) -> ByFactor[FloatArray]:  # type: ignore[override]
+        """Conditional covariances of b by factor given y and the estimates: (J, q, q), groups as in ``b``."""
+        return self._of_factors("b_cov", lambda k, _: self._covariances(k))
 
 
 def terms_of(term: RandomTerm) -> pd.Index:

@@ -17,7 +17,9 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.family_replications import FamilyReplicator
+from hierlmm.bayes.predictive import drawn_responses
 from hierlmm.bayes.replications import Draw, Replicator
+from hierlmm.design.design import Design
 from hierlmm.design.factors import own_part
 from hierlmm.design.taken import take_subjects
 from hierlmm.diagnostics.replicate import Failure, drawn_of_factors, eigen_root, replicate, streams
@@ -59,18 +61,25 @@ def require_gaussian(fit: Fit, what: str) -> None:
 
 def simulator(fit: Any) -> Callable[[Rng], FloatArray]:
     """A function that draws a response (N,) from a fitted model: of new subjects with the same covariates."""
-    at = fit.solution
-    if fit.design.is_gaussian:
+    at, design = fit.solution, fit.design
+    if design.has_several_factors:
+        roots = [at.root[own_part(design, k)] for k in range(len(design.random))]
+        if design.is_gaussian:
+            return lambda rng: drawn_of_factors(design, at.beta, roots, at.sigma, rng)[0]
+        return lambda rng: drawn_of_line(design, drawn_of_factors(design, at.beta, roots, 0.0, rng)[0], at.psi, rng)
+    if design.is_gaussian:
         eta = fit.criterion_function.split(fit.optimum.lam)[1]
-        if fit.design.has_several_factors:
-            roots = [at.root[own_part(fit.design, k)] for k in range(len(fit.design.random))]
-            return lambda rng: drawn_of_factors(fit.design, at.beta, roots, at.sigma, rng)[0]
         draw = Draw(at.beta, at.root, at.sigma, eta)
         source: Replicator | FamilyReplicator = Replicator(fit.design)
     else:
         draw = Draw(at.beta, eigen_root(at.D)[0], 1.0, at.psi)
         source = FamilyReplicator(fit.design)
     return lambda rng: source.replicate(draw, "new_subject", rng)[0]
+
+
+def drawn_of_line(design: Design, eta: FloatArray, psi: FloatArray, rng: Rng) -> FloatArray:
+    """A response (N,) of the family of a design at linear predictors."""
+    return drawn_responses(design.family, eta[None], psi[None], design.trials, rng)[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,7 +93,8 @@ class Layout:
         of_rest
             As `Rest.moments` returns them.
         """
-        f, EE, own = self.forest, np.zeros((self.at[-1], self.at[-1])), [np.empty(0)] * len(self.sizes)
+        f, EE = self.forest, np.zeros((self.at[-1], self.at[-1]))
+        own: list[FloatArray] = [np.empty(0)] * len(self.sizes)
         EE[np.ix_(self.order, self.order)] = of_chain
         for level, k in enumerate(f.chain):
             size = self.sizes[k]

@@ -133,7 +133,7 @@ class FactorLaplace(GeneralisedCriterion):
 
     grouped: GroupedRows
     has_quadrature: ClassVar[bool] = False
-    _last: dict[bytes, JointMode] = field(default_factory=dict, repr=False)
+    _last: dict[bytes, JointMode] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         f = self.grouped.forest
@@ -225,7 +225,7 @@ class FactorLaplace(GeneralisedCriterion):
 
     def settled(self, parameters: FloatArray) -> Self:
         """The same criterion, whose evaluations all set out from the mode at these parameters."""
-        return replace(self, first=self.at(parameters).u, _last={})
+        return replace(self, first=self.at(parameters).u)
 
     def solution(self, parameters: FloatArray) -> FactorLaplaceSolution:
         """What follows from parameters."""
@@ -268,17 +268,17 @@ class FactorLaplaceSolution(GeneralisedSolution):
         return eta
 
     @property
-    def b(self) -> NoReturn:  # type: ignore[override]
+    def b(self) -> NoReturn:
         """Not by subject: ``by_factor`` has the effects of each factor."""
         raise _no_subjects("random effects by subject")
 
     @property
-    def b_cov(self) -> NoReturn:  # type: ignore[override]
+    def b_cov(self) -> NoReturn:
         """Not by subject either."""
         raise _no_subjects("random effects by subject")
 
     @property
-    def subject_loglik(self) -> NoReturn:  # type: ignore[override]
+    def subject_loglik(self) -> NoReturn:
         """Not by subject: the likelihood is no product over the groups of any factor."""
         raise _no_subjects("the log-likelihood by subject")
 

@@ -12,6 +12,7 @@ How θ̂ enters is said in `predict.likelihood`: BLUPs that move with it, and Sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -82,17 +83,26 @@ def predict_factors(
 
 def point_estimates(fit: FactorNumbers, rows: FactorRows) -> FloatArray:
     """Lines of rows at the estimates, or posterior means, of β and b: (n,)."""
-    estimate = rows.offset + rows.X @ fit.beta.to_numpy()
+    return lines_of(rows, fit.design, fit.beta.to_numpy(), [b.to_numpy() for b in fit.b.values()])
+
+
+def lines_of(rows: FactorRows, design: Design, beta: FloatArray, b: Sequence[FloatArray]) -> FloatArray:
+    """Linear predictors of rows, (n,), at fixed effects and random effects by factor; new groups have none."""
+    found = rows.offset + rows.X @ beta
     for k, at in rows.groups.items():
-        own = fit.design.random[k].columns
-        b = np.where(at[:, None] >= 0, fit.b[own.group].to_numpy()[at], 0.0)
-        estimate = estimate + np.einsum("ij,ij->i", rows.X1[:, own.columns], b)
-    return estimate
+        own = np.where(at[:, None] >= 0, b[k][at], 0.0)
+        found = found + np.einsum("ij,ij->i", rows.X1[:, design.random[k].columns.columns], own)
+    return found
+
+
+def line_in_words(level: str) -> str:
+    """What the line at a level is."""
+    return LINES.get(level, f"the line of the row's {level}: its random effects, and those of what it is nested in")
 
 
 def told(table: pd.DataFrame, level: str, interval: str | None, ci: float, quantile: str) -> pd.DataFrame:
     """A table of predictions that says in words what it is."""
-    words = LINES.get(level, f"the line of the row's {level}: its random effects, and those of what it is nested in")
+    words = line_in_words(level)
     attrs: dict[str, Any] = {"level": level, "scale": "response", "estimate": words}
     if interval is not None:
         about = f"a new measurement on {words}" if interval == "prediction" else words
@@ -171,12 +181,12 @@ class Equations:
         W = hstack(
             [
                 csr_array(Q),
-                *(csr_array(self._effects(k, own.group.index, own.Z)) for k, own in enumerate(design.random)),
+                *(csr_array(self.effects(k, own.group.index, own.Z)) for k, own in enumerate(design.random)),
             ]
         )
         return (W.T @ W).toarray(), W.T @ (design.y - design.offset)
 
-    def _effects(self, k: int, at: IntArray, Z: FloatArray) -> Any:
+    def effects(self, k: int, at: IntArray, Z: FloatArray) -> Any:
         """Sparse Z of one factor, (n, J q): rows of new groups have none."""
         from scipy.sparse import coo_array
 
@@ -188,12 +198,12 @@ class Equations:
     def at(self, state: Solution, rows: FactorRows) -> tuple[FloatArray, FloatArray]:
         """Estimates of rows at one θ, and variances of their errors given it: (n,), (n,)."""
         A, c = self.products
-        M, right = self._scaled(self._scaled(A, state).T, state).copy(), self._scaled(c[None], state)[0]
+        M, right = self.scaled(self.scaled(A, state).T, state).copy(), self.scaled(c[None], state)[0]
         M[np.diag_indices_from(M)] += np.where(np.arange(len(M)) < self.starts[0], 0.0, state.sigma**2)
         L = cho_factor(M, lower=True)
         u, line, variance = cho_solve(L, right), rows.offset.copy(), np.zeros(len(rows.X))
         for part in pieces(len(rows.X), 2.0 * len(M)):
-            own = self._scaled(self._columns(rows.take(part)), state)
+            own = self.scaled(self.columns(rows.take(part)), state)
             line[part] += own @ u
             error = solve_triangular(L[0], own.T, lower=True)
             variance[part] = state.sigma**2 * np.einsum("ij,ij->j", error, error)
@@ -202,16 +212,16 @@ class Equations:
             variance += np.where(at < 0, np.einsum("ij,jk,ik->i", Z, D, Z), 0.0)
         return line, variance
 
-    def _columns(self, rows: FactorRows) -> FloatArray:
+    def columns(self, rows: FactorRows) -> FloatArray:
         """[Q Z] of rows to predict, dense."""
         found = np.zeros((len(rows.X), self.starts[-1]))
         found[:, : self.starts[0]] = np.linalg.solve(self.basis[1].T, rows.X.T).T
         for k, at in rows.groups.items():
             Z = rows.X1[:, self.design.random[k].columns.columns]
-            found[:, self.starts[k] : self.starts[k + 1]] = self._effects(k, at, Z).toarray()
+            found[:, self.starts[k] : self.starts[k + 1]] = self.effects(k, at, Z).toarray()
         return found
 
-    def _scaled(self, columns: FloatArray, state: Solution) -> FloatArray:
+    def scaled(self, columns: FloatArray, state: Any) -> FloatArray:
         """Columns of all random effects times I ⊗ H of their factor."""
         found = columns.copy()
         for k, (lo, hi) in enumerate(pairwise(self.starts)):

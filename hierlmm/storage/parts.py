@@ -24,6 +24,7 @@ from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.estimate import LikelihoodEstimate, make_criterion
 from hierlmm.likelihood.generalised import GeneralisedEstimate
 from hierlmm.likelihood.generalised_criterion import generalised_criterion
+from hierlmm.likelihood.generalised_factors import factor_laplace
 from hierlmm.storage.rowless import pack_names, rowless_criterion, rowless_design, rowless_generalised
 from hierlmm.storage.table import fingerprint
 from hierlmm.storage.values import SEE, Arrays, pack, unpack
@@ -113,7 +114,9 @@ def unpack_design(said: Mapping[str, Any], arrays: Arrays, frame: pd.DataFrame, 
     residual = Residual(correlation, variance)
     hierarchy = unpack(said["hierarchy"], arrays)
     if isinstance(hierarchy, FactorHierarchy) and hierarchy.has_several_factors:
-        design = design_from_factors(parse_formula(hierarchy.formula, several=True), frame)
+        of_rows = replace(outcome, exposure=None)  # its offset is in the formula
+        design = design_from_factors(parse_formula(hierarchy.formula, several=True), frame, outcome=of_rows)
+        design = replace(design, outcome=outcome)
     else:
         design = design_again(hierarchy, frame, residual=residual, outcome=outcome)
     for name in MATRICES:
@@ -172,7 +175,8 @@ def _generalised(
     if rowless:
         criterion = rowless_generalised(design, own, call)
     else:
-        criterion = replace(generalised_criterion(design, own["points"]), first=own["first"])
+        made = factor_laplace(design) if design.has_several_factors else generalised_criterion(design, own["points"])
+        criterion = replace(made, first=own["first"])
     found = GeneralisedEstimate(design, criterion, record["optimum"])
     vars(found).update({name: record[name] for name in ("warnings", "information", "distance")})
     return found

@@ -49,6 +49,7 @@ def shipped() -> dict[str, pd.DataFrame]:
         "pbcseq": first(pbc, "protime"),
         "sim_seed003_clusters": pd.read_csv(TESTS / "data" / "text4_clusters.csv"),
         "generalized": pd.read_csv(TESTS / "data" / "generalized.csv"),
+        "factor_families": pd.read_csv(TESTS / "data" / "factor_families.csv"),
     }
 
 

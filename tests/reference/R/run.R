@@ -9,7 +9,7 @@ FOLDER <- arguments[1]
 FOLDERS <- fromJSON(file.path(HERE, "..", "folders.json"))
 OUT <- arguments[3]
 load_data(arguments[2])
-for (script in c("lme4", "nlme", "groups", "factors", "exponential", "structures", "splines", "gee", "effects", "anova", "comparisons", "generalized", "generalized_effects")) source(file.path(HERE, paste0(script, ".R")))
+for (script in c("lme4", "nlme", "groups", "factors", "exponential", "structures", "splines", "gee", "effects", "anova", "comparisons", "generalized", "generalized_effects", "factor_families")) source(file.path(HERE, paste0(script, ".R")))
 
 results <- do.call(rbind, RESULTS)
 compared <- results[!is.na(results$gap), ]
