@@ -108,14 +108,16 @@ NO_RESIDUAL_SHARES = _lack(
     "shares of variance need a residual variance, and here that of a measurement follows from its mean",
     "use fit.variance_components(): SDs between groups on the scale of the link",
 )
-GENERALISED_ANSWERED = frozenset({"anova", "compare_models", "plot_forest", "plot_optima"})
+GENERALISED_ANSWERED = frozenset(
+    {"anova", "compare_models", "effect_curves", "plot_effects", "plot_forest", "plot_optima"}
+)
 """As `ANSWERED`, of a generalised fit."""
 GENERALISED_SEVERAL = both(
     SEVERAL,
     table(
         (f"loo {CHAINS} {REPLICATIONS} {EVIDENCE} plot_posterior", NO_POSTERIOR_OF_FAMILY),
         ("profile", NOT_PROFILED),
-        ("blup_variances marginal_covariance implied_marginal plot_conditional_vs_marginal", NO_NORMAL),
+        ("blup_variances marginal_covariance implied_marginal interpret plot_conditional_vs_marginal", NO_NORMAL),
         ("icc intraclass_correlation r_squared", NO_RESIDUAL_SHARES),
     ),
 )

@@ -126,6 +126,16 @@ def marginal_means(fit: Any, d: Definition) -> None:
     close(np.log(over), L @ d.beta + offset + 0.5 * variance, atol=1e-6)
 
 
+def curves(fit: Any, d: Definition) -> None:
+    """Means along x over the random effects of all factors, at kind = q and mean hours."""
+    table = fit.effects("x", at={"kind": "q"}, level="marginal").table
+    x, offset = table["x"].to_numpy(), float(np.log(d.design.frame["hours"].mean()))
+    z = np.column_stack([np.ones(len(x)), x])
+    variance = np.einsum("ij,jk,ik->i", z, d.D["school"], z) + d.D["school:class"][0, 0] + d.D["rater"][0, 0]
+    line = np.column_stack([z, np.ones(len(x))]) @ d.beta + offset + 0.5 * variance
+    close(np.log(table["estimate"]), line, atol=1e-6)
+
+
 def predictions(fit: Any, d: Definition) -> None:
     eta = d.eta(*FACTORS)
     found = fit.predict(interval="confidence", scale="link")
@@ -197,6 +207,8 @@ CHECKS: dict[str, Callable[[Any, Definition], None]] = {
     "slopes": lambda fit, d: linear(fit.slopes("x"), np.array([[0, 1.0, 0]]), fit),
     "contrasts": lambda fit, d: linear(fit.contrasts("kind", scale="link"), np.array([[0, 0.0, -1]]), fit),
     "marginal_means": marginal_means,
+    "effects": curves,
+    "plot_effects": lambda fit, _: fit.plot_effects("x", backend="none"),
     "anova": lambda fit, d: close(fit.anova().loc["x", "chi2"], (d.beta[1] / fit.beta_se["x"]) ** 2, rtol=1e-6),
     "marginal_coefficients": lambda fit, d: close(
         fit.marginal_coefficients().table["estimate"].iloc[2], d.beta[2], atol=0.05
