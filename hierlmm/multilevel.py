@@ -13,7 +13,7 @@ from hierlmm.design.outcome import Outcome, outcome_of
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.fits.capabilities import Lack, refused, said_by_help
-from hierlmm.fits.several import MODEL, SEE, unanswered
+from hierlmm.fits.several import GENERALISED_MODEL, MODEL, SEE, unanswered
 from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
@@ -142,9 +142,16 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
 
     def __getattribute__(self, name: str) -> Any:
         lacks = type(self).lacks
+        if name in GENERALISED_MODEL and self._is_generalised:
+            lacks = GENERALISED_MODEL
         if name not in lacks:
             return super().__getattribute__(name)
         return refused(self, name, lacks[name].refusal(name, ""))
+
+    @property
+    def _is_generalised(self) -> bool:
+        """Whether it has several factors beside another response than a normal one."""
+        return self._design.has_several_factors and not self._design.is_gaussian
 
     @property
     def hierarchy(self) -> Hierarchy:

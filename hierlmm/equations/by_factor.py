@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 
 from hierlmm.design.design import Design
 from hierlmm.design.factors import coarser, finest_first
-from hierlmm.design.formula import MULTILEVEL, variables_of
+from hierlmm.design.formula import variables_of
 from hierlmm.design.terms import Parts
 from hierlmm.equations import notation as m
 from hierlmm.equations.notation import EQUALS, SIMILAR, Addend, Equation, Markup
 from hierlmm.equations.sections import Section, Written
 from hierlmm.equations.symbols import SIGMA2, check_estimates, strip_treatment
-from hierlmm.errors import NotAvailableError
 
 ROW, OTHER = "i", "j"
 RESIDUAL = m.symbol("e", ROW)
@@ -79,17 +78,7 @@ class FactorEquations(Written):
 
 
 def factor_equations(design: Design, estimates: Any = None) -> FactorEquations:
-    """Write down a model with several grouping factors; see `equations.equations`.
-
-    Raises
-    ------
-    NotAvailableError
-        Of another family than the Gaussian.
-    """
-    if not design.is_gaussian:
-        received = f"equations of {design.family} with several grouping factors"
-        reason = "they are written for a response that is normal around the linear predictor so far"
-        raise NotAvailableError(received, reason, "use print(model), and model.formula", MULTILEVEL)
+    """Write down a model with several grouping factors; see `equations.equations`."""
     if estimates is not None:
         check_estimates(design, estimates)
     w = _Writer(design, estimates)

@@ -186,3 +186,19 @@ MODEL = table(
     ("missing_data plot_data", NO_PLANS),
 )
 """The same of a model."""
+NO_LETTERS = _lack(
+    "they are written for a response that is normal around the linear predictor so far",
+    "use print(model), and model.formula",
+    OF_MODEL,
+)
+NO_NUTS_OF_FAMILY = _lack(
+    "posteriors with several grouping factors are made for a response that is normal around the linear predictor",
+    "use fit_ml(), by Laplace's method; with one grouping factor hl.TwoLevelModel(...).fit()",
+    OF_MODEL,
+)
+GENERALISED_MODEL = table(
+    ("fit to_pymc to_bambi priors prior_predictive plot_prior_predictive compare", NO_NUTS_OF_FAMILY),
+    ("implied_marginal", NO_NORMAL),
+    ("equations", NO_LETTERS),
+)
+"""What a generalised model with several factors has not besides."""

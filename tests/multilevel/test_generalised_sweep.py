@@ -260,6 +260,10 @@ def test_functions_refuse_what_they_are_not_made_for(name, fit):
 
 
 def test_what_a_model_has_not_is_refused(model):
-    refused(model.fit_reml)
-    refused(model.equations)
+    for name in ("fit", "fit_reml", "fit_gee", "to_pymc", "equations", "prior_predictive", "compare"):
+        refused(getattr(model, name))
+    refused(lambda: model.priors)
+    refused(lambda: model.to_bambi)
+    refused(lambda: model.implied_marginal(None))
+    refused(lambda: model.subject)
     assert "Family: Poisson (log link)" in repr(model) and "<pre>" in model._repr_html_()
