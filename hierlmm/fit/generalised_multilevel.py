@@ -17,7 +17,7 @@ from hierlmm.options import checked
 
 
 @checked
-class GeneralisedMultilevelFit(GeneralisedMultilevelNumbers, GeneralisedFit):
+class GeneralisedMultilevelFit(GeneralisedMultilevelNumbers, GeneralisedFit):  # type: ignore[misc]  # as MultilevelFit
     """A generalised model with several grouping factors, nested or crossed, fitted by maximum likelihood.
 
     What a two-level fit has by subject is here by factor, as in `MultilevelFit`: ``fit.b["item"]``.

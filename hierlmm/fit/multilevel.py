@@ -21,7 +21,7 @@ FACTOR = """factor : str
 
 
 @checked
-class MultilevelFit(MultilevelNumbers, LikelihoodFit):
+class MultilevelFit(MultilevelNumbers, LikelihoodFit):  # type: ignore[misc]  # by factor, not one table
     """A model with several grouping factors, nested or crossed, fitted by REML or ML.
 
     What a two-level fit has by subject is here by factor: ``fit.D["batch"]``, ``fit.sd_b["batch"]``,

@@ -17,7 +17,7 @@ from hierlmm.options import checked
 
 
 @checked
-class GeneralisedMultilevelNumbers(ModesByFactor, GeneralisedNumbers):
+class GeneralisedMultilevelNumbers(ModesByFactor, GeneralisedNumbers):  # type: ignore[misc]  # as MultilevelNumbers
     """The numbers of a generalised model with several grouping factors."""
 
     lacks: ClassVar[Mapping[str, Lack]] = GENERALISED_SEVERAL

@@ -31,7 +31,7 @@ from hierlmm.options import checked
 
 
 @checked
-class MultilevelNumbers(ModesByFactor, LikelihoodNumbers):
+class MultilevelNumbers(ModesByFactor, LikelihoodNumbers):  # type: ignore[misc]  # by factor, not one table
     """The numbers of a model with several grouping factors."""
 
     lacks: ClassVar[Mapping[str, Lack]] = SEVERAL
