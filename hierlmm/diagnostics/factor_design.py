@@ -34,7 +34,7 @@ from hierlmm.likelihood.estimate import make_criterion
 from hierlmm.likelihood.maximise import maximise_again
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Paragraph, Result, Table
-from hierlmm.text import table_text
+from hierlmm.text import align
 
 SIMULATED = ["power", "power_mcse", "bias", "coverage", "type_s", "type_m", "failed"]
 LEAST = 1e-12
@@ -72,8 +72,9 @@ class FactorDesignAnalysis(Result):
 
     def _page(self) -> Page:
         shown = self.table.dropna(axis=1, how="all").set_index("coef")
-        whole = {str(name): shown[name].astype(str) for name in shown if shown[name].dtype.kind == "i"}
-        lines = table_text(shown.assign(**whole), 3).splitlines()
+        cells = [[str(name), *(_cell(value) for value in shown[name])] for name in shown]
+        names = ["", *map(str, shown.index)]
+        lines = align([list(row) for row in zip(names, *cells, strict=True)], (0,))
         rows = Table(shown, ["", *lines, ""], "Designs", index=True, number=".3g")
         test = f"{self.alternative} tests at level {self.alpha:g}"
         notes = [f"power: of {test} with Kenward and Roger's degrees of freedom, from the expected information."]
@@ -86,6 +87,10 @@ class FactorDesignAnalysis(Result):
             first = self.failures[0]
             notes.append(f"{len(self.failures)} studies could not be fitted (the first: {first.reason}).")
         return Page(f"Design analysis: {self.formula}", [rows, *(Paragraph(note) for note in notes)])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @checked
