@@ -164,8 +164,10 @@ def check_companions(fit: Fit, variable: str, grid: Grid) -> list[str]:
             forms = f"{variable} + I({variable} ** 2), I({variable} > 3), ns({variable}, 3)"
             remedy = f"write the function in the formula, so that it follows: {forms}"
             raise SpecificationError(received, reason, remedy, SEE)
-        values = [] if factor else frame[name].to_numpy(dtype=np.float64)
-        within = [] if factor else [who for who, index in groups.items() if _moves_along(x, values, index)]
+        if factor:
+            continue
+        values = frame[name].to_numpy(dtype=np.float64)
+        within = [who for who, index in groups.items() if _moves_along(x, values, index)]
         notes += [SAY("curve.moves", name=name, variable=variable, within=who) for who in within[:1]]
     return notes
 

@@ -72,7 +72,7 @@ def shares_sentences(words: Words, section: str) -> Iterator[Sentence]:
     if any(own.columns.names != (INTERCEPT,) for own in words.fit.design.random):
         yield words.say(section, "factors.no_shares")
         return
-    icc = words.fit.icc
+    icc: Any = words.fit.icc
     shares = {f"between groups of {name}": float(icc[name]) for name in finest_first(words.fit.design)}
     shares["within groups of all factors"] = 1.0 - float(icc.sum())
     texts = [f"{percentage(value)} lies {where}" for where, value in shares.items()]
@@ -82,7 +82,8 @@ def shares_sentences(words: Words, section: str) -> Iterator[Sentence]:
 
 def sharing_sentences(words: Words, section: str) -> Iterator[Sentence]:
     """Correlations of two rows by the groups that they share."""
-    found = shared_groups(words.fit, None, [words.fit.design.frame.index[0]], words.ci, 0, None)
+    fit: Any = words.fit
+    found = shared_groups(fit, None, [fit.design.frame.index[0]], words.ci, 0, None)
     design = words.fit.design
     names = list(finest_first(design))
     at = "".join(f" where {name} = {value[0]:.4g}" for name, value in found.at.items() if isinstance(value[0], float))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -154,7 +154,8 @@ def _random_effects(fit: Fit) -> pd.DataFrame:
     """Subject (or factor and group), term, estimate, sd: one row for each random effect."""
     if not fit.design.has_several_factors:
         return _long(fit.b, fit.b_sd, fit.design.hierarchy.subject)
-    own = {name: _long(fit.b[name], fit.b_sd[name], "group") for name in fit.b}
+    b, sd = (cast("Mapping[str, pd.DataFrame]", values) for values in (fit.b, fit.b_sd))
+    own = {name: _long(b[name], sd[name], "group") for name in b}
     return pd.concat(own, names=["factor"]).reset_index("factor").reset_index(drop=True)
 
 
@@ -165,7 +166,7 @@ def _long(b: pd.DataFrame, sd: pd.DataFrame, group: str) -> pd.DataFrame:
 
 
 def _page(model: BoundModel, comparison: Comparison) -> str:
-    title = f"{unquoted(model.hierarchy.response)} by {_groups(model)}: {', '.join(comparison.labels)}"
+    title = f"{unquoted(model.design.hierarchy.response)} by {_groups(model)}: {', '.join(comparison.labels)}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{CSS}</style></head><body><h1>{html.escape(title)}</h1>"
