@@ -44,6 +44,9 @@ venv: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/hierlmm demo --out $(OUT)
 
+# Processes that work side by side: the threads that a BLAS library starts in each would wait for one another.
+test quick shuffle docs: export OPENBLAS_NUM_THREADS ?= 1
+
 test: $(STAMP)
 	$(PYTEST) $(PYTEST_ARGS)
 

@@ -22,7 +22,7 @@ author = "The hierlmm developers"
 copyright = author
 version = release = hierlmm.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "mathml"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "mathml", "executed"]
 exclude_patterns = ["_build", "_ext", "_templates", "conf.py", "jupyter_execute"]
 templates_path = ["_templates"]
 default_role = "py:obj"

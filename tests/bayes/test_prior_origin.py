@@ -65,16 +65,14 @@ def test_the_explicit_density_is_the_same_at_every_origin(growth, origin, center
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["collapsed", "explicit"])
-def test_posterior_of_V_and_slopes_is_the_same_at_every_origin(growth, sampler):
+def test_posterior_of_V_and_slopes_is_the_same_at_every_origin(growth):
     """Means of the marginal variances over time and of the slopes, within Monte-Carlo error (4 MCSE of 12 numbers)."""
     import arviz as az
 
     found = {}
-    # Of the explicit model two are enough: each has to be compiled, and the densities are compared above.
-    for k, origin in enumerate(ORIGINS if sampler == "collapsed" else ("time", "year")):
+    for k, origin in enumerate(ORIGINS):  # of the explicit model the densities are compared above
         model = hl.TwoLevelModel.from_formula(FORMULA, at(growth, origin))
-        fit = model.fit(sampler=sampler, seed=k, progressbar=False)
+        fit = model.fit(seed=k, progressbar=False)
         assert not fit.warnings
         D, sigma, beta = fit.draws("D"), fit.draws("sigma"), fit.draws("beta")
         Z = np.column_stack([np.ones(4), np.array([0.0, 10.0, 20.0, 30.0]) + ORIGINS[origin]])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from references import align, reference
+from samples import DENTAL
 from scipy import stats
 
 from hierlmm.bayes.convergence import assess_convergence
@@ -22,6 +23,7 @@ from hierlmm.design.formula import parse_formula
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fit.make import fit_of
 from hierlmm.likelihood.by_subject import subject_loglik
+from hierlmm.model import TwoLevelModel
 
 
 def test_default_settings_converge(dental_posterior):
@@ -215,9 +217,9 @@ def test_absent_draws_are_explained(dental_posterior):
         dental_posterior.draws("gamma")
 
 
-def test_too_few_draws_are_called_out(dental_design):
+def test_too_few_draws_are_called_out(dental):
     with pytest.warns(FitWarning) as caught:
-        fit = fit_of(sample_explicit(dental_design, draws=20, tune=20, chains=2, seed=1, progressbar=False))
+        fit = TwoLevelModel.from_formula(DENTAL, dental).fit(draws=20, tune=20, chains=2, seed=1, progressbar=False)
     text = " ".join(str(w.message) for w in caught)
     assert "effective sample size" in text
     assert "To do:" in text

@@ -1,7 +1,7 @@
 """The pages that messages name exist, the names that pages use exist, and the code on the pages runs.
 
-Every cell of every page is executed here; pages that sample are marked slow. ``make docs`` executes them once more, in
-a Jupyter kernel, and shows what they print.
+Every cell of every page is executed here, unless ``make docs`` has just executed it, in a Jupyter kernel and with the
+same filters of warnings; pages that sample are marked slow.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from cells import run_cell
+from cells import run_cell, skip_executed
 
 import hierlmm as hl
 
@@ -118,6 +118,7 @@ def test_every_cell_is_found():
 @pytest.mark.usefixtures("as_a_reader_has_it")
 def test_code_on_the_page_runs(page):
     """Every cell in order, as in a notebook, and what it would show can be shown."""
+    skip_executed(page)
     names = {"__name__": "__main__"}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore", hl.FitWarning)  # shown on the page, or printed with the fit
