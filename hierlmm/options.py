@@ -101,7 +101,8 @@ def choose(name: str, value: str, allowed: tuple[str, ...], *see: str) -> None:
     """Raise a `SpecificationError` unless ``value`` is one of ``allowed``."""
     if value not in allowed:
         choices = f"use one of {', '.join(map(repr, allowed))}"
-        raise SpecificationError(f"{name}={value!r}", "this is not one of the choices", choices, *see)
+        reason = f"this is not one of the choices.{closest(value, allowed)}"
+        raise SpecificationError(f"{name}={value!r}", reason.removesuffix("."), choices, *see)
 
 
 def as_point(values: Any, size: int) -> FloatArray:

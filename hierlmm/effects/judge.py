@@ -210,7 +210,7 @@ def check_multiplicity(judge: Judge, adjust: str | None, simultaneous: bool, *, 
     asked = "none" if adjust is None else adjust
     name = str(asked).lower()
     if name not in ADJUSTMENTS:
-        choose("adjust", asked, ADJUSTMENTS, SEE)
+        choose("adjust", asked, (*ADJUSTMENTS, "dunnett"), SEE)
     if name == "tukey" and not pairwise:
         reason = "Tukey's correction is for all pairwise differences of a set of means, and this is another family"
         raise SpecificationError("adjust='tukey'", reason, "use adjust='mvt', which is exact for any family", SEE)

@@ -37,6 +37,7 @@ from hierlmm.text import table_lines
         (lambda f: f.contrasts("sex", {}), "no contrast is named"),
         (lambda f: f.contrasts("sex", "consecutive", adjust="tukey"), "another family"),
         (lambda f: f.contrasts("sex", adjust="scheffe"), "not one of the choices"),
+        (lambda f: f.contrasts("sex", adjust="dunnet"), "Did you mean 'dunnett'"),
         (lambda f: f.contrasts("sex").contrasts(), "contrasts of contrasts"),
         (lambda f: f.slopes("sex"), "is a factor"),
         (lambda f: f.slopes("tme"), "Did you mean 'time'"),
