@@ -26,6 +26,11 @@ class Counter:
     def __init__(self, criterion: AnyCriterion) -> None:
         self.criterion, self.calls = criterion, 0
 
+    @property
+    def is_costly(self) -> bool:
+        """Whether an evaluation takes so long that a Hessian by differences should serve more than once."""
+        return not getattr(getattr(self.criterion, "products", None), "is_small", True)
+
     def value(self, lam: FloatArray) -> float:
         """The criterion."""
         self.calls += 1
@@ -116,12 +121,14 @@ def newton(counter: Counter, lam: FloatArray) -> FloatArray:
     if len(lam) == 0:
         return lam
     value, gradient = counter.both(lam)
-    outside = 0
+    outside, inverse = 0, None
     for _ in range(MAX_NEWTON):
         if counter.size(lam, gradient) < 1e-2 * GRADIENT_TOLERANCE or outside > AT_AN_EDGE:
             break
-        step = -_positive_inverse(forward_hessian(counter, lam, gradient)) @ gradient
-        improved = False
+        fresh = inverse is None
+        if inverse is None:
+            inverse = _positive_inverse(forward_hessian(counter, lam, gradient))
+        step, improved = -inverse @ gradient, False
         for halvings in range(MAX_HALVINGS):
             trial, trial_gradient = counter.both(lam + step)
             if halvings == 0:
@@ -133,7 +140,10 @@ def newton(counter: Counter, lam: FloatArray) -> FloatArray:
                 improved = True
                 break
             step = 0.5 * step
-        if not improved:
+        if not improved and fresh:
             break
-        lam, value, gradient = lam + step, trial, trial_gradient
+        if not improved or not counter.is_costly or np.abs(trial_gradient).max() > 1e-2 * np.abs(gradient).max():
+            inverse = None  # where evaluations are costly, one Hessian serves as long as its steps do well
+        if improved:
+            lam, value, gradient = lam + step, trial, trial_gradient
     return lam

@@ -28,6 +28,16 @@ FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
 @compiled(error_model="numpy")
+def scaled(A: FloatArray, scale: FloatArray) -> FloatArray:
+    """A (r, r) with rows and columns multiplied by a scale (r,), in one pass."""
+    out = np.empty_like(A)
+    for i in range(len(A)):
+        for j in range(len(A)):
+            out[i, j] = A[i, j] * (scale[i] * scale[j])
+    return out
+
+
+@compiled(error_model="numpy")
 def mirror(A: FloatArray) -> None:
     """Fill the lower triangle of A (r, r) from the upper one, in place, tile by tile."""
     r, tile = len(A), 32

@@ -9,7 +9,7 @@ from scipy.linalg import lapack
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from hierlmm.arrays import FloatArray
-from hierlmm.likelihood.forest_kernel import mirror
+from hierlmm.likelihood.forest_kernel import mirror, scaled
 from hierlmm.likelihood.forest_layout import Layout
 
 WELL_DETERMINED = 1e-3
@@ -99,7 +99,7 @@ def _between(A: FloatArray, blocks: list[tuple[int, slice, FloatArray]], *, tran
     """(I ⊗ Λ)' A (I ⊗ Λ) of the factors of the rest, or (I ⊗ Λ) A (I ⊗ Λ)': a new array."""
     if all(len(Lam) == 1 for _, _, Lam in blocks):
         scale = np.concatenate([np.full(own.stop - own.start, Lam[0, 0]) for _, own, Lam in blocks])
-        return A * scale[:, None] * scale
+        return scaled(A, scale)
     for _ in range(2):  # A is symmetric: right, turned, right
         out = np.empty_like(A)
         for _, own, Lam in blocks:
