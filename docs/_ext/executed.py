@@ -19,16 +19,17 @@ FILTERS = """import warnings
 from pathlib import Path
 
 def strict(*_):
-    global outside
-    outside = warnings.filters[:]
+    warnings.resetwarnings()
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".*could not link to a BLAS installation.*")
+    warnings.filterwarnings("ignore", module="ipykernel")
     if Path.cwd().name != "gallery":
         import hierlmm
         warnings.simplefilter("ignore", hierlmm.FitWarning)
 
 def back(*_):
-    warnings.filters[:] = outside
+    warnings.resetwarnings()
+    warnings.simplefilter("ignore")
 
 get_ipython().events.register("pre_run_cell", strict)
 get_ipython().events.register("post_run_cell", back)
