@@ -149,7 +149,7 @@ MODELS = {
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::hierlmm.errors.FitWarning")
-@pytest.mark.parametrize(("name", "sampler"), zip(MODELS, itertools.cycle(["pymc", "nutpie"]), strict=False))
+@pytest.mark.parametrize(("name", "sampler"), list(zip(MODELS, itertools.cycle(["pymc", "nutpie"]), strict=False)))
 def test_every_sampler_agrees_with_the_compiled_posterior(name, sampler):
     """Means and SDs of everything within 4.5 Monte-Carlo standard errors: there are some hundred."""
     import pymc as pm
