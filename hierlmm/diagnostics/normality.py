@@ -13,6 +13,7 @@ independence.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from scipy.stats import norm
@@ -20,11 +21,13 @@ from scipy.stats import norm
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.diagnostics.curve_band import CurveBand, curve_band
+from hierlmm.diagnostics.factor_residuals import factor_normality
 from hierlmm.diagnostics.serial_residuals import SEE, LinearResiduals, linear_residuals
 from hierlmm.drawing.style import evenly
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
+from hierlmm.fits.multilevel import MultilevelNumbers
 
 LONGEST = 2000
 """Most rows of a subject; the cost is cubic in them."""
@@ -62,6 +65,9 @@ def normality(fit: Fit, levels: tuple[int, ...], ci: float, simulations: int, se
     seed : int, optional
     """
     design, rng = fit.design, np.random.default_rng(seed)
+    if design.has_several_factors:
+        bands = factor_normality(cast("MultilevelNumbers", fit), levels, ci, simulations, rng, RESIDUALS)
+        return Normality(bands, 0, 0)
     subjects = rows_by_subject(design)
     if (longest := max(map(len, subjects))) > LONGEST:
         received, reason = (

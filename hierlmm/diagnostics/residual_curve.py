@@ -11,17 +11,19 @@ The smoother is linear in the residuals: at x the fit of a straight line to the 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.diagnostics.curve_band import CurveBand, curve_band
+from hierlmm.diagnostics.factor_residuals import simulated_residuals
 from hierlmm.diagnostics.normality import LONGEST
 from hierlmm.diagnostics.serial_residuals import information, linear_residuals
 from hierlmm.drawing.style import evenly
 from hierlmm.fits.base import Fit, Level
+from hierlmm.predict.factors import MOST_EFFECTS
 
 type Kind = Literal["response", "pearson", "normalized"]
 GRID = 41
@@ -56,6 +58,8 @@ def residual_curve(
     if not np.ptp(fitted) > 1e-9 * max(1.0, float(np.abs(fitted).max())):
         return None
     design = fit.design
+    if design.has_several_factors:
+        return _of_factors(fit, kind, level, ci, simulations, span, seed)
     every = rows_by_subject(design)
     kept = evenly(len(every), max(2, int(len(every) * min(1.0, MOST_ROWS / len(fitted)))))
     subjects = [every[j] for j in kept]
@@ -78,6 +82,23 @@ def residual_curve(
     # A line is not drawn out beyond the fitted values of a simulated data set.
     inside = [np.clip(grid, x.min(), x.max()) for x in centred.T]
     curves = [smooth(x, r, at, span) for x, r, at in zip(centred.T, found.T, inside, strict=True)]
+    return curve_band(grid, observed, np.array(curves).T, ci)
+
+
+def _of_factors(
+    fit: Any, kind: Kind, level: str, ci: float, simulations: int, span: float, seed: int | None
+) -> CurveBand:
+    """The same with several grouping factors, whose rows are not parted into subjects."""
+    fitted, residual = (v.to_numpy(dtype=np.float64) for v in (fit.fitted(level), fit.residuals(kind, level)))
+    kept = evenly(len(fitted), MOST_ROWS)
+    low, high = np.quantile(fitted, [0.03, 0.97])
+    grid = np.linspace(float(low), float(high), GRID)
+    observed = smooth(fitted[kept], residual[kept], grid, span)
+    if simulations == 0 or sum(map(np.size, (fit.b[name] for name in fit.b))) > MOST_EFFECTS:
+        unknown = np.full(GRID, np.nan)
+        return CurveBand(grid, observed, unknown, unknown, np.nan, ci)
+    x, r = (v[kept].T for v in simulated_residuals(fit, level, kind, simulations, np.random.default_rng(seed)))
+    curves = [smooth(a, b, np.clip(grid, a.min(), a.max()), span) for a, b in zip(x, r, strict=True)]
     return curve_band(grid, observed, np.array(curves).T, ci)
 
 

@@ -20,6 +20,8 @@ ANSWERED = frozenset(
         "plot_effects",
         "plot_forest",
         "plot_optima",
+        "plot_qq",
+        "plot_residuals",
         "shared_groups",
     }
 )
@@ -78,8 +80,7 @@ SEVERAL = both(
             OF_EFFECTS,
         ),
         (
-            "predict_subject plot_subject_prediction plot_trajectories plot_separate_lines plot_data plot_residuals "
-            "plot_qq",
+            "predict_subject plot_subject_prediction plot_trajectories plot_separate_lines plot_data",
             OF_ROWS,
         ),
         ("plot_conditional_vs_marginal", OF_COVARIANCE),
@@ -117,7 +118,11 @@ GENERALISED_SEVERAL = both(
     table(
         (f"loo {CHAINS} {REPLICATIONS} {EVIDENCE} plot_posterior", NO_POSTERIOR_OF_FAMILY),
         ("profile", NOT_PROFILED),
-        ("blup_variances marginal_covariance implied_marginal interpret plot_conditional_vs_marginal", NO_NORMAL),
+        (
+            "blup_variances marginal_covariance implied_marginal interpret plot_conditional_vs_marginal plot_residuals "
+            "plot_qq",
+            NO_NORMAL,
+        ),
         ("icc intraclass_correlation r_squared", NO_RESIDUAL_SHARES),
     ),
 )

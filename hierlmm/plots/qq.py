@@ -37,10 +37,10 @@ def plot_qq(
     """Draw the quantiles of residuals and random effects against those of the normal distribution.
 
     Level 1: the residuals around the subjects' lines with the fitted correlation taken out. Level 2: a panel for each
-    random effect that varies. Every number is divided by the SD that the model gives it, which differs between
-    subjects with few and with many rows, and all of a panel by their root mean square. The band holds a share ``ci`` of
-    whole curves, simulated under the fitted model with the correlations that such numbers have; a panel says that
-    points leave it only where the whole curve is unusual at this level.
+    random effect that varies, of every factor where there are several. Every number is divided by the SD that the model
+    gives it, which differs between subjects with few and with many rows, and all of a panel by their root mean square.
+    The band holds a share ``ci`` of whole curves, simulated under the fitted model with the correlations that such
+    numbers have; a panel says that points leave it only where the whole curve is unusual at this level.
 
     Random effects look more normal than they are (shrinkage pulls them towards the normal distribution that was
     assumed), so what stands out here is a strong sign and what does not is a weak one.
@@ -113,7 +113,7 @@ def _levels(fit: Fit, level: int | Sequence[int] | None) -> tuple[int, ...]:
 
 
 def _name(part: str) -> str:
-    return "level 1: residuals" if part == RESIDUALS else f"level 2: {part}"
+    return "level 1: residuals" if part == RESIDUALS else part if " | " in part else f"level 2: {part}"
 
 
 def _seen(band: CurveBand) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
+from hierlmm.design.factors import ALL
 from hierlmm.design.questions import unit_of
 from hierlmm.diagnostics.curve_band import CurveBand
 from hierlmm.diagnostics.residual_curve import MOST_ROWS, residual_curve
@@ -22,7 +23,7 @@ from hierlmm.plots.rows import Groups, row_groups
 
 KINDS = ("pearson", "response", "normalized")
 LEVELS = ("subject", "population")
-AROUND = {"subject": "the subjects' own lines", "population": "the population line"}
+AROUND = {"subject": "the subjects' own lines", "population": "the population line", ALL: "the lines of all groups"}
 MOST_POINTS = 5000
 
 
@@ -55,7 +56,8 @@ def plot_residuals(
     kind : {"pearson", "response", "normalized"}
         As for ``fit.residuals``.
     level : {"subject", "population"}, optional
-        Around the subjects' own lines (the default where there are random effects), or around the population line.
+        Around the subjects' own lines (the default where there are random effects; with several factors the lines of
+        all groups), or around the population line.
     by : str, optional
         Column whose values have colours.
     ci : float
@@ -85,6 +87,8 @@ def plot_residuals(
     choose("kind", kind, KINDS)
     level = level or ("subject" if fit.has_random_effects else "population")
     choose("level", level, LEVELS)
+    if fit.design.has_several_factors and level == "subject":
+        level = ALL
     fitted, residual = (v.to_numpy(dtype=np.float64) for v in (fit.fitted(level), fit.residuals(kind, level)))
     curve = residual_curve(fit, kind, level, ci, simulations, seed=seed)
     panels = Panels({"": np.vstack([fitted, residual])}, "panel", (6.4, 4.3), figure, name="residuals")

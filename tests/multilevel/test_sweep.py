@@ -159,6 +159,8 @@ CHECKS: dict[str, Callable[[Any, Dense], None]] = {
     "anova": lambda fit, d: close(fit.anova().loc["x:kind", "F"], d.beta[3] ** 2 / d.beta_cov[3, 3], rtol=1e-6),
     "intraclass_correlation": lambda fit, _: refused(fit.intraclass_correlation),  # with a slope; see test_multilevel
     "plot_forest": lambda fit, _: fit.plot_forest(backend="none"),
+    "plot_residuals": lambda fit, _: fit.plot_residuals(simulations=9, backend="none"),  # see test_factor_residuals
+    "plot_qq": lambda fit, _: fit.plot_qq(simulations=19, backend="none"),
     "plot_random_effects": lambda fit, d: is_picture_of_b(fit, d),
     "plot_optima": lambda fit, _: refused(fit.plot_optima),  # one optimum only
     "save": lambda fit, _: refused(lambda: fit.save("fit.nc", data=False)),  # with rows: see test_multilevel

@@ -1,0 +1,52 @@
+"""Residuals against fitted values, and normal quantiles, of several factors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import hierlmm as hl
+from hierlmm.diagnostics.factor_residuals import FactorResiduals
+from hierlmm.diagnostics.normality import normality
+from hierlmm.diagnostics.residual_curve import residual_curve
+
+close = np.testing.assert_allclose
+
+
+def test_responses_become_what_the_fit_has(fit):
+    own, y = FactorResiduals(fit), fit.design.y[:, None]
+    for level in ("all", "population"):
+        close(own.fitted(y, level)[:, 0], fit.fitted(level), rtol=1e-8)
+    for k, name in enumerate(fit.b):
+        close(own.effects(y, k)[..., 0], fit.b[name], atol=1e-8)
+
+
+def test_residuals_have_the_spread_of_the_definition(fit, dense):
+    """Cov(r) = σ⁴ P with P = V⁻¹ - V⁻¹X(X'V⁻¹X)⁻¹X'V⁻¹."""
+    inverse = np.linalg.inv(dense.V)
+    P = inverse - inverse @ dense.X @ np.linalg.solve(dense.X.T @ inverse @ dense.X, dense.X.T @ inverse)
+    close(FactorResiduals(fit).sd, dense.s2 * np.sqrt(np.diag(P)), rtol=1e-6)
+    bands = normality(fit, (1, 2), 0.95, 50).bands
+    assert list(bands) == [
+        "residuals",
+        "Intercept | school",
+        "x | school",
+        "Intercept | school:class",
+        "Intercept | rater",
+    ]
+    scaled = np.sort(fit.residuals() / FactorResiduals(fit).sd)
+    close(bands["residuals"].observed, scaled / np.sqrt(np.mean(scaled**2)), rtol=1e-6)
+
+
+def test_what_a_model_lacks_stands_out(pupils):
+    """A curve that is taken for a line, and a school far from all others."""
+    bent = pupils.assign(y=pupils["y"] + 1.5 * pupils["x"] ** 2)
+    fit = hl.MultilevelModel.from_formula("y ~ x + (1 | school / class)", bent).fit_reml()
+    assert residual_curve(fit, "pearson", "population", 0.95, 99).p_value < 0.05
+    far = pupils.assign(y=pupils["y"] + 60.0 * (pupils["school"] == 3))
+    fit = hl.MultilevelModel.from_formula("y ~ x + (1 | school) + (1 | rater)", far).fit_reml()
+    assert normality(fit, (2,), 0.95, 199).bands["Intercept | school"].p_value < 0.05
+
+
+def test_pictures_say_whose_residuals_they_are(nested):
+    picture = nested.plot_residuals(simulations=19, backend="none")
+    assert picture is not None and nested.plot_qq(level=1, simulations=19, backend="none") is not None
