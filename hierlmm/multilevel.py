@@ -189,8 +189,8 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
             ``"explicit"`` samples everything together on the PyMC model of `to_pymc`. Both have the same posterior;
             ``"auto"`` chooses, and the fit says which and why.
         target_accept : float, optional
-            Acceptance probability that the step size is tuned to, by default 0.9; closer to 1 is slower and has fewer
-            divergences.
+            Acceptance probability that the step size is tuned to, by default 0.8 (explicit route: 0.9); closer to 1 is
+            slower and has fewer divergences.
         progressbar : bool
             Show progress, in a terminal or notebook.
         random_effects : {"auto", "draws", "summary", "none"}

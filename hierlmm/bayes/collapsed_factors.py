@@ -10,6 +10,7 @@ all factors jointly on the way back from the last group to be eliminated to the 
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -35,6 +36,7 @@ from hierlmm.design.design import Design
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.forest_kernel import eliminate
 from hierlmm.likelihood.forest_rest import Rest, blas
+from hierlmm.likelihood.forest_sums import factor_sums
 from hierlmm.likelihood.several_factors import SMALL_REST, FactorProducts, factor_products
 
 
@@ -63,12 +65,12 @@ class FactorPosterior(Collapsed):
 
     def squares(self, Lambda: FloatArray) -> FloatArray:
         """See `Collapsed.squares`."""
-        P = self.products.n_fixed + 1
-        found = np.empty((len(Lambda), P, P))
+        data, P = self.products, self.products.n_fixed + 1
+        found, packed = np.empty((len(Lambda), P, P)), data.packed if self.is_compiled else None
 
         def sums(_: int, lo: int, hi: int) -> None:
             for s in range(lo, hi):
-                found[s] = self.products._gather(Lambda[s]).sums.G
+                found[s] = (factor_sums(packed, P, Lambda[s]) if self.is_compiled else data._gather(Lambda[s]))[0].G
 
         with one_thread():
             in_threads(len(Lambda), sums)
@@ -177,6 +179,18 @@ def _draw_large(data: FactorProducts, Lambda: FloatArray, gamma: FloatArray, sig
     z[:] = solve_triangular(rest.L, right + sigma * z, lower=True, trans="T")
     z[:] = rest.times(z[:, None], transposed=False)[:, 0]
     draw_chain(E, leaf, upper, c, of_chain, *data.plan, sigma, b)
+
+
+def evaluation_seconds(design: Design) -> float:
+    """How long one evaluation takes: the shorter of two, the first of which may compile."""
+    data, taken = factor_products(design), []
+    Lambda = np.eye(data.at[-1])
+    with one_thread():
+        for _ in range(2):
+            start = time.perf_counter()
+            data._gather(Lambda)
+            taken.append(time.perf_counter() - start)
+    return min(taken)
 
 
 def factor_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | None = None) -> FactorPosterior:

@@ -239,6 +239,8 @@ def _more(found: pd.Series) -> str:
 
 
 def _reparametrise(attrs: dict[str, Any]) -> str:
+    if attrs.get("sampler") == "explicit" and attrs.get("parametrization") == "by factor":
+        return "check that the model is identified (fit_reml() shows a singular D at once)"
     if attrs.get("sampler") == "explicit" and attrs.get("parametrization") == "centred":
         return "use centered=False, which suits subjects with few rows"
     if attrs.get("sampler") == "explicit":

@@ -3,13 +3,14 @@
     y_i = offset_i + x_i'beta + sum_k z_ik'b_k[group of row i in factor k] + e_i,      e_i ~ N(0, sigma²)
     b_kj = F_k z_kj,   z_kj ~ N(0, I),   D_k = F_k F_k'
 
-for every group j of every factor k: ``b_batch`` (batch, batch_term) beside ``z_batch``; ``sd_b`` and ``corr_b`` have
-the standard deviations and correlations of all factors, one after the other.
+for every group j of every factor k, or centred, ``b_kj ~ N(0, D_k)`` sampled as it is: ``b_batch`` (batch, batch_term)
+beside ``z_batch``; ``sd_b`` and ``corr_b`` have the standard deviations and correlations of all factors, one after the
+other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,18 +28,39 @@ from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.tree import effects_names, factor_dims, model_coords
 from hierlmm.design.design import Design
 from hierlmm.design.factors import own_part
+from hierlmm.likelihood.estimate import maximise_design
+from hierlmm.likelihood.several_factors import FactorSolution
 
 if TYPE_CHECKING:
     import pymc as pm
 
 
-def build_factor_model(design: Design, priors: ResolvedPriors) -> pm.Model:
-    """Build the explicit hierarchy of a design with several grouping factors, not centred.
+def determined_factors(design: Design) -> tuple[str, ...]:
+    """Factors whose effects the rows determine more than D does: better sampled as they are, centred.
+
+    At the REML estimate the conditional variance of an effect given y is then below half of that in D, on average over
+    groups and effects (Papaspiliopoulos, Roberts & Sköld 2007); what other factors blur counts. Effects of other
+    factors are sampled as standardised ones.
+    """
+    found, chosen = maximise_design(design, reml=True).solution, []
+    assert isinstance(found, FactorSolution)
+    for k, (term, effects) in enumerate(zip(design.random, found.by_factor, strict=True)):
+        before, after = np.diag(found.D[own_part(design, k)]), np.einsum("jaa->a", effects.covariance)
+        if np.all(before > 0.0) and np.mean(after / (len(effects.covariance) * before)) < 0.5:
+            chosen.append(term.columns.group)
+    return tuple(chosen)
+
+
+def build_factor_model(design: Design, priors: ResolvedPriors, centred: Sequence[str] = ()) -> pm.Model:
+    """Build the explicit hierarchy of a design with several grouping factors.
 
     Parameters
     ----------
     design : Design
     priors : ResolvedPriors
+    centred : sequence of str
+        Factors whose random effects are free variables themselves; those of others are made of standardised ones,
+        ``z_batch``.
 
     Returns
     -------
@@ -55,11 +77,19 @@ def build_factor_model(design: Design, priors: ResolvedPriors) -> pm.Model:
         factor = random_covariance_variables(design, priors, fold=True)
         for k, (name, dims) in enumerate(zip(effects_names(design), factor_dims(design), strict=True)):
             own, term = own_part(design, k), design.random[k]
-            z = pm.Normal(f"z{name[1:]}", 0.0, 1.0, dims=dims)
-            b = z * factor[own[0]] if factor.ndim == 1 else pm.math.dot(z, factor[own].T)
+            moved = bool(np.any(priors.random_center[own[0]]))
+            if term.columns.group in centred:
+                free = f"{name}_centered" if moved else name
+                if factor.ndim == 1:
+                    b = pm.Normal(free, 0.0, factor[own[0]], dims=dims)
+                else:
+                    b = pm.MvNormal(free, np.zeros(term.Z.shape[1]), chol=factor[own], dims=dims)
+            else:
+                moved, z = True, pm.Normal(f"z{name[1:]}", 0.0, 1.0, dims=dims)
+                b = z * factor[own[0]] if factor.ndim == 1 else pm.math.dot(z, factor[own].T)
             if np.any(priors.random_center[own[0]]):
                 b = pm.math.dot(b, priors.random_uncentering[own].T)
-            b = pm.Deterministic(name, b, dims=dims)
+            b = pm.Deterministic(name, b, dims=dims) if moved else b
             mu = mu + (term.Z * b[term.group.index]).sum(axis=1)
         sigma: Any = as_pymc_variable("sigma", [priors.sigma], None, ["sigma"])
         pm.Normal("y", pm.Deterministic("mu", mu, dims="obs"), sigma, observed=design.y, dims="obs")
@@ -77,5 +107,10 @@ def factor_draws_of_model(
     found = {"sd_b": sd, "corr_b": corr, "D": corr * sd[..., None] * sd[..., None, :], "sigma": raw["sigma"]}
     for k, name in enumerate(effects_names(design)):
         rows, columns = own_part(design, k)
-        found[name] = raw[f"z{name[1:]}"] @ np.swapaxes(half[..., rows, columns], -1, -2)
+        if name in raw:
+            found[name] = raw[name]
+        elif f"{name}_centered" in raw:
+            found[name] = raw[f"{name}_centered"] @ priors.random_uncentering[rows, columns].T
+        else:
+            found[name] = raw[f"z{name[1:]}"] @ np.swapaxes(half[..., rows, columns], -1, -2)
     return {"beta": beta_draws(design, priors, raw), **found} if priors.coef else found

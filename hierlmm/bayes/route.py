@@ -15,6 +15,7 @@ calendar year, is the usual cause: the spread of intercepts then belongs to a po
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed import why_not_collapsed
+from hierlmm.bayes.collapsed_factors import evaluation_seconds
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.distributions import Gamma, Normal, StudentT
 from hierlmm.bayes.generalised import why_not_compiled
@@ -29,7 +31,7 @@ from hierlmm.bayes.marginal_draws import sample_marginalized
 from hierlmm.bayes.record import PosteriorRecord
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample import sample_explicit
-from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
+from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed, sample_compiled
 from hierlmm.bayes.sample_generalised import sample_joint, sample_laplace
 from hierlmm.design.bound import distance_notes
 from hierlmm.design.design import Design
@@ -43,6 +45,10 @@ from hierlmm.options import choose
 SAMPLERS = ("auto", "collapsed", "explicit")
 GENERALISED_SAMPLERS = ("auto", "laplace", "explicit")
 TARGET_ACCEPT, GENERALISED_TARGET = 0.9, 0.95
+STEPS, PATIENCE = 5.0, 3600.0
+"""Several grouping factors: evaluations of the collapsed density a draw, and seconds that all of them may take."""
+FACTOR_TARGET = 0.8
+"""Several grouping factors, as many effective draws of few parameters by fewer steps, which are dear."""
 MANY, MANY_TARGET = 2000, 0.65
 """From so many random effects on, where steps are short for their number's sake alone, long trajectories cost more than
 they give; the optimum there is 0.65 (Beskos et al. 2013, Bernoulli 19:1501)."""
@@ -80,24 +86,38 @@ def sample_posterior(
     if not design.term:
         random_effects = "auto" if sampler == "explicit" else "none"
     _refuse_ignored(sampler, centered, random_effects)
-    if design.has_several_factors and sampler == "collapsed":
-        sampler = _route_of_factors(priors, asked)
-    settings["target_accept"] = TARGET_ACCEPT if target_accept is None else target_accept
+    why = ""
+    if design.has_several_factors:
+        sampler, why = _route_of_factors(design, priors, asked, settings)
+    default = FACTOR_TARGET if design.has_several_factors and sampler == "collapsed" else TARGET_ACCEPT
+    settings["target_accept"] = default if target_accept is None else target_accept
     notes = (*prior_conflicts(design, priors), *row_order_messages(design), *distance_notes(design))
     if sampler == "explicit":
-        return sample_explicit(design, priors, centered=centered, notes=notes, **settings)
-    if obstacle := why_not_collapsed(priors):
+        return sample_explicit(design, priors, centered=centered, notes=notes, why=why, **settings)
+    if design.has_several_factors:
+        settings["way"] = partial(sample_compiled, why=why)
+    elif obstacle := why_not_collapsed(priors):
         settings["way"] = partial(sample_marginalized, why=obstacle)
     return sample_collapsed(design, priors, random_effects=random_effects, notes=notes, **settings)
 
 
-def _route_of_factors(priors: ResolvedPriors, asked: str) -> str:
-    """Several grouping factors: collapsed where the priors allow it, else explicit."""
-    obstacle = why_not_collapsed(priors)
-    if obstacle and asked == "collapsed":
-        remedy = "leave sampler out, which samples the explicit hierarchy then, or use another prior"
-        raise SpecificationError("sampler='collapsed' with several grouping factors", obstacle, remedy, MULTILEVEL)
-    return "explicit" if obstacle else "collapsed"
+def _route_of_factors(design: Design, priors: ResolvedPriors, asked: str, settings: dict[str, Any]) -> tuple[str, str]:
+    """Several grouping factors: collapsed where priors allow it and an evaluation is cheap; and why."""
+    if asked == "explicit":
+        return asked, "as asked for"
+    if obstacle := why_not_collapsed(priors):
+        if asked == "collapsed":
+            remedy = "leave sampler out, which samples the explicit hierarchy then, or use another prior"
+            raise SpecificationError("sampler='collapsed' with several grouping factors", obstacle, remedy, MULTILEVEL)
+        return "explicit", obstacle
+    seconds = evaluation_seconds(design)
+    at_once = min(settings["chains"], os.cpu_count() or 1)
+    expected = seconds * STEPS * settings["chains"] * (settings["draws"] + settings["tune"]) / at_once
+    taken = f"{seconds:.2g} s" if seconds > 0.1 else f"{1000.0 * seconds:.2g} ms"
+    cost = f"one evaluation of the collapsed density takes {taken}"
+    if asked == "auto" and expected > PATIENCE:
+        return "explicit", f"{cost}, all of them would take about {expected / 3600:.1f} hours"
+    return "collapsed", cost
 
 
 def _sample_generalised(

@@ -13,7 +13,7 @@ from typing import Any
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.explicit import build_pymc_model, draws_of_model
-from hierlmm.bayes.explicit_factors import build_factor_model, factor_draws_of_model
+from hierlmm.bayes.explicit_factors import build_factor_model, determined_factors, factor_draws_of_model
 from hierlmm.bayes.explicit_residual import residual_draws
 from hierlmm.bayes.nuts import Settings, run
 from hierlmm.bayes.priors import Priors, resolve_priors
@@ -42,8 +42,13 @@ class ExplicitPosterior:
     def model(self) -> Any:
         """The PyMC model."""
         if self.design.has_several_factors:
-            return build_factor_model(self.design, self.priors)
+            return build_factor_model(self.design, self.priors, self.centred_factors)
         return build_pymc_model(self.design, self.priors, centered=self.centered)
+
+    @cached_property
+    def centred_factors(self) -> tuple[str, ...]:
+        """Of several grouping factors those whose random effects are sampled as they are."""
+        return determined_factors(self.design) if self.design.has_several_factors else ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,6 +84,7 @@ def sample_explicit(
     max_treedepth: int = 10,
     log_likelihood: bool | None = None,
     notes: tuple[str, ...] = (),
+    why: str = "",
     **settings: Any,
 ) -> PosteriorRecord:
     """Sample the posterior of the explicit hierarchy with NUTS (nutpie).
@@ -95,6 +101,8 @@ def sample_explicit(
         Whether to store the pointwise conditional log-likelihood; by default if it has at most 5 million values.
     notes : tuple of str
         What else must be known before the fit is used.
+    why : str
+        Why the explicit hierarchy is sampled, where there are several grouping factors.
     **settings
         Of `Settings`.
 
@@ -124,11 +132,13 @@ def sample_explicit(
     attrs = {
         "estimator": "NUTS",
         "sampler": "explicit",
-        "parametrization": "centred" if centered else "non-centred",
+        "parametrization": "by factor" if design.has_several_factors else "centred" if centered else "non-centred",
         **chosen.attrs,
         "compile_seconds": round(ready - started, 3),
         "sampling_seconds": round(done - ready, 3),
     }
+    if design.has_several_factors:
+        attrs |= {"centred": ", ".join(posterior.centred_factors), "why": why}
     draws, groups = posterior.recover(raw)
     statistics = tree["sample_stats"].to_dataset()
     return posterior_record(

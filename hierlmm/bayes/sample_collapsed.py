@@ -66,7 +66,7 @@ def sample_collapsed(
     """
     chosen = Settings(**settings)
     started = time.perf_counter()
-    found = (way or _compiled_posterior)(design, priors, chosen)
+    found = (way or sample_compiled)(design, priors, chosen)
     sampled = time.perf_counter()
     random_effects = kept_effects(design, chosen.chains * chosen.draws, random_effects)
     draws, groups = found.recover(chosen.seed, random_effects)
@@ -77,7 +77,8 @@ def sample_collapsed(
     return posterior_record(design, priors, draws, found.statistics, attrs, groups=groups, notes=notes)
 
 
-def _compiled_posterior(design: Design, priors: ResolvedPriors, chosen: Settings) -> Sampled:
+def sample_compiled(design: Design, priors: ResolvedPriors, chosen: Settings, why: str = "") -> Sampled:
+    """Sample the compiled posterior; ``why`` is recorded where it says something."""
     with notice_if_slow():
         posterior = posterior_of(design, priors)
     theta, statistics, route = sample_theta(posterior, chosen)
@@ -85,7 +86,8 @@ def _compiled_posterior(design: Design, priors: ResolvedPriors, chosen: Settings
     def recover(seed: int, random_effects: str) -> Any:
         return posterior.recover(theta, np.random.default_rng(seed), random_effects)
 
-    return Sampled(recover, statistics, {"route": route}, mode_notes(posterior, theta))
+    attrs = {"route": route} | ({"why": why} if why else {})
+    return Sampled(recover, statistics, attrs, mode_notes(posterior, theta))
 
 
 def collapsed_attrs(random_effects: str, **more: Any) -> dict[str, Any]:

@@ -68,7 +68,10 @@ def _header(fit: PosteriorNumbers) -> str:
         settings += f", target acceptance {attrs['target_accept']}"
     if "seed" in attrs:
         settings += f", seed {attrs['seed']}"
-    return "\n".join([*lines, settings])
+    route = (
+        [f"Route:   {attrs['sampler']}: {attrs['why']}"] if fit.design.has_several_factors and "why" in attrs else []
+    )
+    return "\n".join([*lines, settings, *route])
 
 
 def _known_weights(fit: PosteriorNumbers) -> list[Part]:

@@ -215,3 +215,41 @@ def test_a_prior_of_a_random_intercept_is_at_the_averages_of_its_own_factor(cros
     place = priors.term.index("Intercept | r"), priors.term.index("x | r")
     assert np.argwhere(T).tolist() == [list(place)]
     assert T[place] == pytest.approx(-crossed.design.frame["x"].mean())
+
+
+def test_explicit_hierarchy_is_centred_where_groups_are_well_determined(pastes):
+    """Casks are; batches, whose mean is blurred by what three casks have of their own, are not."""
+    from hierlmm.bayes.explicit_factors import build_factor_model, determined_factors, factor_draws_of_model
+
+    model = hl.MultilevelModel.from_formula("strength ~ 1 + (1 | batch / cask)", pastes)
+    assert determined_factors(model.design) == ("batch:cask",)
+    half = build_factor_model(model.design, model.priors, ("batch:cask",))
+    value, at = evaluate(half, 2)
+    prior = norm.logpdf(at["z_batch"]).sum() + norm.logpdf(at["b_batch:cask"], scale=at["sd_b"][1]).sum()
+    prior += sum(p.logpdf(v) for p, v in zip(model.priors.sd_b, at["sd_b"], strict=True))
+    prior += model.priors.beta[0].logpdf(at["beta"][0]) + model.priors.sigma.logpdf(at["sigma"])
+    assert value == pytest.approx(prior + norm.logpdf(model.design.y, at["mu"], at["sigma"]).sum(), rel=1e-10)
+    raw = {name: np.asarray(v)[None, None] for name, v in at.items() if name != "b_batch"}
+    found = factor_draws_of_model(model.design, model.priors, raw)
+    close(found["b_batch"][0, 0], at["b_batch"])
+    close(found["b_batch:cask"][0, 0], at["b_batch:cask"])
+
+
+def test_route_by_cost(crossed, monkeypatch):
+    from hierlmm.bayes import route
+
+    settings = {"chains": 4, "draws": 1000, "tune": 1000}
+    monkeypatch.setattr(route.os, "cpu_count", lambda: 2)
+    assert route._route_of_factors(crossed.design, crossed.priors, "auto", settings)[0] == "collapsed"
+    monkeypatch.setattr(route, "evaluation_seconds", lambda design: 2.0)
+    chosen, why = route._route_of_factors(crossed.design, crossed.priors, "auto", settings)
+    assert chosen == "explicit"
+    assert why == "one evaluation of the collapsed density takes 2 s, all of them would take about 11.1 hours"
+    assert route._route_of_factors(crossed.design, crossed.priors, "collapsed", settings)[0] == "collapsed"
+    own = hl.Priors(beta=hl.StudentT(3, 0, 1)).resolve(crossed.design)
+    assert route._route_of_factors(crossed.design, own, "auto", settings) == (
+        "explicit",
+        "a fixed effect has a prior that is not normal",
+    )
+    with pytest.raises(SpecificationError, match="not normal"):
+        route._route_of_factors(crossed.design, own, "collapsed", settings)
