@@ -46,7 +46,7 @@ class FactorResiduals:
         return self.equations.scaled(self.equations.columns(rows), self.state)
 
     @cached_property
-    def root(self) -> tuple[FloatArray, bool]:
+    def root(self) -> Any:
         """Factor of Henderson's matrix."""
         M = self.W.T @ self.W
         p = self.equations.starts[0]

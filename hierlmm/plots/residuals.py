@@ -85,12 +85,11 @@ def plot_residuals(
     """
     name, fit = one_named(fits)
     choose("kind", kind, KINDS)
-    level = level or ("subject" if fit.has_random_effects else "population")
-    choose("level", level, LEVELS)
-    if fit.design.has_several_factors and level == "subject":
-        level = ALL
-    fitted, residual = (v.to_numpy(dtype=np.float64) for v in (fit.fitted(level), fit.residuals(kind, level)))
-    curve = residual_curve(fit, kind, level, ci, simulations, seed=seed)
+    asked = level or ("subject" if fit.has_random_effects else "population")
+    choose("level", asked, LEVELS)
+    line: Any = ALL if fit.design.has_several_factors and asked == "subject" else asked
+    fitted, residual = (v.to_numpy(dtype=np.float64) for v in (fit.fitted(line), fit.residuals(kind, line)))
+    curve = residual_curve(fit, kind, line, ci, simulations, seed=seed)
     panels = Panels({"": np.vstack([fitted, residual])}, "panel", (6.4, 4.3), figure, name="residuals")
     groups = row_groups(fit.design, by)
     cells = max_points is None and len(fitted) > MOST_POINTS and by is None and panels.backend == "matplotlib"
@@ -112,9 +111,7 @@ def plot_residuals(
     coloured = f" Colours: {by}." if by else ""
     some = f", {len(rows):,} of {len(fitted):,} points" if len(rows) < len(fitted) and not cells else ""
     all_of = f" Hexagons: how many of {len(fitted):,} points, darker on a logarithmic scale." if cells else ""
-    caption = (
-        f"{kind.capitalize()} residuals around {AROUND[level]}.{all_of} {_band_text(curve, len(fitted))}{coloured}"
-    )
+    caption = f"{kind.capitalize()} residuals around {AROUND[line]}.{all_of} {_band_text(curve, len(fitted))}{coloured}"
     return panels.finish(
         {"": ""},
         title=f"{_seen(curve)} ({name}){some}",

@@ -33,7 +33,7 @@ from hierlmm.likelihood.large_sample import differences
 from hierlmm.likelihood.solution import Solution
 from hierlmm.options import check_ci, choose
 from hierlmm.predict.lines import interval_table, quantile_note, with_theta
-from hierlmm.predict.rows import pieces
+from hierlmm.predict.rows import differing, pieces
 from hierlmm.results import NotedTable
 
 if TYPE_CHECKING:
@@ -132,8 +132,27 @@ def rows_to_predict(design: Design, newdata: Any, level: str, new_groups: str) -
             reason = "not in the fitted data, so that the random effects are unknown"
             remedy = "use new_groups='allow' for such groups drawn at random, or a level without this factor"
             raise DataError(received, reason, remedy, SEE)
+        _same_covariates(design, new.frame, k, group.at)
     at = {k: group.at for k, group in zip(factors, found, strict=True)}
     return FactorRows(new.X, new.X1, new.offset, new.frame.index, at)
+
+
+def _same_covariates(design: Design, frame: pd.DataFrame, k: int, at: IntArray) -> None:
+    """Refuse a covariate of known groups that is not what it was: b̂ is their departure from their own expectation."""
+    group, (known,) = design.random[k].group, np.nonzero(at >= 0)
+    first = np.unique(group.index, return_index=True)[1]
+    for variable in design.terms.variables:
+        fitted = design.frame[variable].iloc[first]
+        if np.any(differing(fitted.iloc[group.index], design.frame[variable])):
+            continue  # it varies within groups
+        own = fitted.iloc[at[known]]
+        if len(other := np.flatnonzero(differing(own, frame[variable].iloc[known]))):
+            row, who = int(other[0]), f"{group.labels.name} {quote(group.labels[at[known]][other[0]])}"
+            received = f"{variable!r} = {quote(frame[variable].iloc[known].iloc[row])} for {who}"
+            was = f"in the fitted data it is {quote(own.iloc[row])}"
+            reason = f"{was}, and the random effects of {who} are its departure from what that predicts"
+            remedy = f"give {who} its own value, or another label with new_groups='allow', or use a level without it"
+            raise DataError(received, reason, remedy, SEE)
 
 
 def _moments(fit: MultilevelNumbers, rows: FactorRows, *, prediction: bool) -> tuple[FloatArray, FloatArray]:

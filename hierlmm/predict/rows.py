@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design, own_columns
 from hierlmm.design.questions import first_row_of_subjects
 from hierlmm.errors import DataError
@@ -147,17 +147,21 @@ def _refuse_other_types(design: Design, name: str, unknown: Any) -> None:
         )
 
 
+def differing(fitted: pd.Series, given: pd.Series) -> BoolArray:
+    """Which values of a column, row by row, are not what they were."""
+    if pd.api.types.is_numeric_dtype(given.dtype) and pd.api.types.is_numeric_dtype(fitted.dtype):
+        return ~np.isclose(given.to_numpy(np.float64), fitted.to_numpy(np.float64), rtol=1e-9, atol=0.0)
+    return np.asarray(given.to_numpy(object) != fitted.to_numpy(object), dtype=bool)
+
+
 def _same_level2(design: Design, frame: pd.DataFrame, subject: IntArray) -> None:
     """Refuse a level-2 covariate that is not what it was: b̂ is the subject's departure from its own expectation."""
     first = first_row_of_subjects(design)
     for variable in design.constant_variables():
         fitted, given = design.frame[variable].iloc[first[subject]], frame[variable]
-        if pd.api.types.is_numeric_dtype(given.dtype) and pd.api.types.is_numeric_dtype(fitted.dtype):
-            other = ~np.isclose(given.to_numpy(np.float64), fitted.to_numpy(np.float64), rtol=1e-9, atol=0.0)
-        else:
-            other = given.to_numpy(object) != fitted.to_numpy(object)
-        if np.any(other):
-            k = int(np.flatnonzero(other)[0])
+        other = np.flatnonzero(differing(fitted, given))
+        if len(other):
+            k = int(other[0])
             who = f"{design.hierarchy.subject} {quote(design.subjects[subject[k]])}"
             raise DataError(
                 f"{variable!r} = {quote(given.iloc[k])} for {who} at level='subject'",

@@ -316,3 +316,16 @@ def test_one_combination_is_saved_with_its_formula(pastes, tmp_path):
     fit = build("strength ~ 1 + (1 | batch:cask)", pastes).fit_ml()
     assert hl.load_fit(fit.save(tmp_path / "one.nc")).design.hierarchy == fit.design.hierarchy
     assert build(fit.design.hierarchy.formula, pastes).formula == "strength ~ 1 + (1 | batch:cask)"
+
+
+def test_covariates_of_known_groups_are_what_they_were(pastes):
+    """As with two levels: the effects of a batch are its departure from what its own covariate predicts."""
+    heat = {label: float(k) for k, label in enumerate(pd.unique(pastes["batch"]))}
+    rows = pastes.assign(heat=pastes["batch"].map(heat).astype(float))
+    fit = build("strength ~ heat + (1 | batch / cask)", rows).fit_ml()
+    own = rows.iloc[[0]]
+    np.testing.assert_allclose(fit.predict(own)["estimate"], fit.fitted().iloc[0])
+    with pytest.raises(DataError, match=r"'heat' = 7\.0 for batch 'A'"):
+        fit.predict(own.assign(heat=7.0), level="batch")
+    new = own.assign(heat=7.0, batch="Z")
+    assert len(fit.predict(new, new_groups="allow")) == 1 and len(fit.predict(own.assign(heat=7.0), "population")) == 1
