@@ -244,7 +244,7 @@ def _search(criterion: GeneralisedCriterion) -> list[FloatArray]:
     structure = criterion.structure
     counter = Counter(criterion)  # type: ignore[arg-type]
     ends: list[tuple[float, FloatArray]] = []
-    for size in STARTS:
+    for size in STARTS if criterion.is_small else STARTS[:1]:
         start = np.concatenate([structure.parameters(size**2 * np.eye(structure.q)), beta, psi])
         for _ in range(SHRINKS):  # where the link does not keep the range, the smaller are inside it
             if np.isfinite(counter.value(start)):

@@ -153,6 +153,11 @@ class GeneralisedCriterion:
         """What follows from parameters."""
         return GeneralisedSolution(self, parameters)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the search may set out from several points, or from one only, because an evaluation takes long."""
+        return True
+
     def split(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """λ, β̃ and ψ."""
         m, p = self.structure.n_parameters, len(self.scaling.Bx)

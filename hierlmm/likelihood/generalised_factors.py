@@ -54,6 +54,8 @@ from hierlmm.likelihood.solution import Evaluation
 
 NOISE = 1e-12
 """Relative fall of h that may be rounding."""
+MUCH_WORK = 1e6
+"""Of an evaluation: the cube of the dense block, and a hundred for each row."""
 
 
 class Curvature:
@@ -138,6 +140,11 @@ class FactorLaplace(GeneralisedCriterion):
     def __post_init__(self) -> None:
         f = self.grouped.forest
         self._modes = np.zeros(int(f.first[-1]) + f.n_rest) if self.first is None else self.first
+
+    @property
+    def is_small(self) -> bool:
+        """Whether an evaluation takes some milliseconds at the most."""
+        return self.grouped.forest.n_rest**3 + 100 * len(self.rows.y) < MUCH_WORK
 
     def at(self, parameters: FloatArray) -> JointMode:  # type: ignore[override]
         """The mode and what follows from it at one point; that of the last point is kept."""
