@@ -23,6 +23,7 @@ from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
+from hierlmm.design.factors import finest_first
 from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
 from hierlmm.options import check_ci, checked
@@ -136,9 +137,11 @@ def with_log_link(design: Design) -> str:
 
 def _notes(fit: Any) -> tuple[str, ...]:
     link = fit.design.family.link
-    subject = fit.design.hierarchy.subject
+    several = fit.design.has_several_factors
+    one = f"groups of {' and '.join(finest_first(fit.design))}" if several else f"one {fit.design.hierarchy.subject}"
+    who, its = ("groups", "their") if several else ("subjects", "its")
     first = (
-        f"The conditional coefficient is about one {subject}: the change of the {link} of its mean. The "
+        f"The conditional coefficient is about {one}: the change of the {link} of {its} mean. The "
         "population-averaged one is about the mean over all of them, which is what GEE estimates."
     )
     if link == "identity":
@@ -147,6 +150,6 @@ def _notes(fit: Any) -> tuple[str, ...]:
         return first, with_log_link(fit.design)
     attenuated = (
         "Averaging a curve that saturates flattens it: the population-averaged coefficients are closer to zero, the "
-        "more subjects differ. Neither is wrong; they answer different questions."
+        f"more {who} differ. Neither is wrong; they answer different questions."
     )
     return first, attenuated

@@ -70,6 +70,18 @@ def test_nested_and_crossed_models_are_tested(fits, rows):
     assert hl.anova(two, large).table["df"].iloc[1] == 2
 
 
+def test_averaged_coefficients_name_the_factors(fits):
+    """Means over pupils and items by simulation of both, projected on the columns of X."""
+    fit, rng = fits["bernoulli_crossed"], np.random.default_rng(5)
+    found = fit.marginal_coefficients()
+    assert "about groups of pupil and item" in repr(found) and "the more groups differ" in " ".join(repr(found).split())
+    sd = np.sqrt(sum(float(own.iloc[0]) ** 2 for own in fit.sd_b.values()))
+    eta = fit.fitted("population", "link").to_numpy()
+    mean = np.mean(1.0 / (1.0 + np.exp(-(eta[:, None] + sd * rng.normal(size=20_000)))), axis=1)
+    expected = np.linalg.lstsq(fit.design.X, np.log(mean / (1.0 - mean)), rcond=None)[0]
+    np.testing.assert_allclose(found.table["estimate"], expected, atol=0.02)
+
+
 def test_data_are_drawn_and_fitted_again(fits):
     """Responses of new groups: their mean over many draws is that over the random effects, μ exp(½ z'Dz) here."""
     fit = fits["poisson_slopes"]
