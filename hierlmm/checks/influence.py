@@ -36,6 +36,8 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import GOOD_K, smoothed_weights
+from hierlmm.checks.group_influence import without_groups
+from hierlmm.design.rows import Grouping
 from hierlmm.diagnostics.loo import log_likelihood_pieces
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import NotAvailableError, warn
@@ -90,17 +92,27 @@ class Influence(Result):
     subject: str
     how: str
     good_k: float
+    _units: str = "subjects"
+
+    @property
+    def _groups(self) -> str:
+        """End of the names of sentences that speak of groups."""
+        return "" if self._units == "subjects" else "_groups"
 
     @property
     def verdict(self) -> str:
         """Which subject moves the coefficients most, and whom they cannot do without."""
         lost = self.table.index[self.table["cook"].isna()]
-        said = [SAY("influence.lost", subjects=", ".join(map(str, lost[:5])), n=len(lost))] if len(lost) else []
+        said = (
+            [SAY(f"influence.lost{self._groups}", subjects=", ".join(map(str, lost[:5])), n=len(lost))]
+            if len(lost)
+            else []
+        )
         if len(lost) < len(self.table):
             first = self.table.sort_values("cook", ascending=False).iloc[0]
             said.append(
                 SAY(
-                    "influence.most",
+                    f"influence.most{self._groups}",
                     subject=f"{self.subject} {first.name}",
                     cook=number(first["cook"]),
                     coef=first["coef"],
@@ -142,19 +154,24 @@ class Influence(Result):
         shown = self.table.sort_values("cook", ascending=False).head(SHOWN).reset_index()
         who = shown.columns[0]
         shown = shown.astype({who: str, "rows": str})
-        title = f"Influence of {count(len(self.table), 'subject')} on the fit by {self.estimator}"
-        table = Table(shown, table_lines(shown, [who, "rows", "coef"]), "Subjects by Cook's distance")
+        many = f"{len(self.table)} {self._units}" if self._groups else count(len(self.table), "subject")
+        title = f"Influence of {many} on the fit by {self.estimator}"
+        table = Table(
+            shown, table_lines(shown, [who, "rows", "coef"]), f"{self._units.capitalize()} by Cook's distance"
+        )
         return Page(title, ["", table, "", Paragraph(self.verdict, 110), Paragraph(self.how, 110)])
 
 
 @checked
-def influence(fit: Fit, theta: Literal["updated", "fixed"] = "updated") -> Influence:
+def influence(fit: Fit, theta: Literal["updated", "fixed"] = "updated", factor: str | None = None) -> Influence:
     """What a fit would be without each subject in turn; see `CheckVerbs.influence`.
 
     Parameters
     ----------
     fit : LikelihoodFit, GeneralisedFit or posterior
     theta : {"updated", "fixed"}
+    factor : str, optional
+        Of a fit with several grouping factors: the one whose groups are left out.
     """
     choose("theta", theta, THETAS)
     design, closed = fit.design, fit.has_likelihood and fit.design.is_gaussian
@@ -167,7 +184,7 @@ def influence(fit: Fit, theta: Literal["updated", "fixed"] = "updated") -> Influ
     if not np.all(np.isfinite(fit.beta_cov)):
         received, reason = "influence() of a fit", "already all subjects together do not determine all coefficients"
         raise NotAvailableError(received, reason, "see fit.warnings, and fit a simpler model", SEE)
-    found = _of_draws(fit) if fit.has_draws else _of_likelihood(fit, update=theta == "updated")
+    found, units = _found(fit, theta, factor)
     change = fit.beta.to_numpy() - found.beta
     cov, se = fit.beta_cov.to_numpy(), fit.beta_se.to_numpy()
     dfbetas = change / se
@@ -175,16 +192,18 @@ def influence(fit: Fit, theta: Literal["updated", "fixed"] = "updated") -> Influ
     largest = np.where(known, np.argmax(np.abs(np.where(known[:, None], dfbetas, 0.0)), axis=1), 0)
     own = np.where(known[:, None, None], found.beta_cov, cov)
     rows = {
-        "rows": design.rows_per_subject,
+        "rows": units.sizes,
         "cook": np.einsum("ja,ab,jb->j", change, np.linalg.inv(cov), change) / len(se),
         "dfbetas": dfbetas[np.arange(len(known)), largest],
         "coef": np.where(known, np.array(design.coef, dtype=object)[largest], ""),
         "theta": found.moved,
         "covratio": np.where(known, np.exp(np.linalg.slogdet(own)[1] - np.linalg.slogdet(cov)[1]), np.nan),
     } | ({"pareto_k": found.k} if found.k is not None else {})
-    subjects = design.subjects.rename(apart([design.hierarchy.subject], rows)[design.hierarchy.subject])
-    how = SAY(f"influence.{'draws' if fit.has_draws else theta if closed else 'family'}", good=found.good_k)
-    if near := _near_zero(fit) if theta == "updated" else []:
+    name = str(units.labels.name)
+    subjects = units.labels.rename(apart([name], rows)[name])
+    by_groups = "groups" if design.has_several_factors else theta
+    how = SAY(f"influence.{'draws' if fit.has_draws else by_groups if closed else 'family'}", good=found.good_k)
+    if near := _near_zero(fit) if by_groups == "updated" else []:
         how += " " + SAY("influence.zero", names=" and ".join(near))
     result = Influence(
         pd.DataFrame(rows, index=subjects),
@@ -193,13 +212,27 @@ def influence(fit: Fit, theta: Literal["updated", "fixed"] = "updated") -> Influ
         found.components.set_axis(subjects),
         theta,
         fit.estimator,
-        design.hierarchy.subject,
+        name,
         how,
         found.good_k,
+        f"groups of {name}" if design.has_several_factors else "subjects",
     )
     if said := result.unreliable:
         warn(said)
     return result
+
+
+def _found(fit: Any, theta: str, factor: str | None) -> tuple[_Without, Grouping]:
+    """Estimates without each subject, or group of a factor, and what these are."""
+    design = fit.design
+    if not design.has_several_factors:
+        found = _of_draws(fit) if fit.has_draws else _of_likelihood(fit, update=theta == "updated")
+        return found, design.rows.subject
+    without = without_groups(fit, "" if factor is None else factor)
+    names = component_labels(design)
+    (units,) = (term.group for term in design.random if term.columns.group == factor)
+    components = pd.DataFrame(without.components, columns=names, index=range(len(units.labels)))
+    return _Without(without.beta, without.beta_cov, components, without.moved), units
 
 
 def _near_zero(fit: Any) -> list[str]:

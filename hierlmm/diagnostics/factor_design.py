@@ -227,6 +227,14 @@ def _coefs(coefs: str | Sequence[str] | None, known: Sequence[str]) -> list[str]
     return wanted
 
 
+def lam_at(criterion: Any, D: FloatArray, sigma: float) -> FloatArray:
+    """λ of a criterion at D (Q, Q) and σ."""
+    Bz = criterion.scaling.Bz
+    relative = Bz @ D @ Bz.T / sigma**2
+    relative[np.diag_indices_from(relative)] += LEAST * max(1.0, float(np.trace(relative)))
+    return np.asarray(criterion.structure.parameters(relative))
+
+
 @dataclass(frozen=True, eq=False)
 class _Study:
     """A planned study: what is expected of it, and what one draw of it finds."""
@@ -244,9 +252,7 @@ class _Study:
         for own in plan.D:
             D[start : start + len(own), start : start + len(own)] = own
             start += len(own)
-        relative = criterion.scaling.Bz @ D @ criterion.scaling.Bz.T / plan.sigma**2
-        relative[np.diag_indices(q)] += LEAST * max(1.0, np.trace(relative))
-        return criterion, criterion.structure.parameters(relative)
+        return criterion, lam_at(criterion, D, plan.sigma)
 
     def expected(self, names: Sequence[str]) -> pd.DataFrame:
         """Standard errors, degrees of freedom and power from the expected information."""

@@ -14,6 +14,7 @@ from hierlmm.fits.multilevel import MultilevelNumbers, of_factor
 from hierlmm.options import checked
 
 if TYPE_CHECKING:
+    from hierlmm.checks.influence import Influence
     from hierlmm.implied.sharing import SharedGroups
 
 FACTOR = """factor : str
@@ -76,6 +77,31 @@ class MultilevelFit(MultilevelNumbers, LikelihoodFit):  # type: ignore[misc]  # 
         from hierlmm.predict.factors import predict_factors
 
         return predict_factors(self, newdata, level, interval, ci, new_groups)
+
+    def influence(self, factor: str | None = None) -> Influence:
+        """What the fit would be without each group of a factor in turn, fitted again without it.
+
+        Parameters
+        ----------
+        factor : str
+            Which factor's groups, up to 200 of them: ``fit.influence("batch")``.
+
+        Returns
+        -------
+        Influence
+            ``table`` (Cook's distance, the largest DFBETAS, the move of the covariance parameters), ``beta``,
+            ``dfbetas`` and ``components`` by group, and ``plot()``.
+
+        Raises
+        ------
+        DataError
+            If there is no such factor.
+        NotAvailableError
+            If it has more than 200 groups.
+        """
+        from hierlmm.checks.influence import influence
+
+        return influence(self, factor=factor)
 
     def implied_marginal(  # type: ignore[override]
         self,

@@ -15,6 +15,7 @@ ANSWERED = frozenset(
         "effect_curves",
         "equations",
         "implied_marginal",
+        "influence",
         "interpret",
         "multilevel_design_analysis",
         "plot_effects",
@@ -84,7 +85,7 @@ SEVERAL = both(
             OF_ROWS,
         ),
         ("plot_conditional_vs_marginal", OF_COVARIANCE),
-        ("subject_loglik check influence", OF_UNITS),
+        ("subject_loglik check", OF_UNITS),
         ("test_covariance test_random_effects", NO_TESTS_OF_D),
         ("profile", NO_PROFILES),
         ("to_datatree", NO_DRAWS_OF_B),
@@ -118,6 +119,7 @@ GENERALISED_SEVERAL = both(
     table(
         (f"loo {CHAINS} {REPLICATIONS} {EVIDENCE} plot_posterior", NO_POSTERIOR_OF_FAMILY),
         ("profile", NOT_PROFILED),
+        ("influence", OF_UNITS),
         (
             "blup_variances marginal_covariance implied_marginal interpret plot_conditional_vs_marginal plot_residuals "
             "plot_qq",

@@ -73,6 +73,11 @@ def is_picture_of_b(fit: hl.MultilevelFit, dense: Dense) -> None:
         fit.plot_random_effects()
 
 
+def unknown_factor(call: Callable[[], Any]) -> None:
+    with pytest.raises(DataError, match="use one of 'school', 'school:class', 'rater'"):
+        call()
+
+
 # Coefficients: Intercept, x, kind[T.q], x:kind[T.q].
 CHECKS: dict[str, Callable[[Any, Dense], None]] = {
     "D": lambda fit, d: by_factor(fit.D, lambda name: d.D[name]),
@@ -122,6 +127,7 @@ CHECKS: dict[str, Callable[[Any, Dense], None]] = {
     ],
     "bootstrap": lambda fit, _: refused(lambda: fit.bootstrap(2, "subject")),  # drawn: see test_factor_bootstrap
     "implied_marginal": lambda fit, d: close(fit.implied_marginal(rows=[0, 1, 2], draws=0).V, d.V[:3, :3], atol=1e-12),
+    "influence": lambda fit, _: unknown_factor(lambda: fit.influence("pupil")),  # see test_group_influence
     "interpret": lambda fit, _: close(len(fit.interpret(ci=0.9).sentences) > 10, True),  # see test_factor_words
     "icc": lambda fit, d: close(
         fit.icc, np.array([D[0, 0] for D in d.D.values()]) / (sum(D[0, 0] for D in d.D.values()) + d.s2)
