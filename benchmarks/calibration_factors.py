@@ -1,0 +1,91 @@
+"""Simulation-based calibration with several grouping factors: a nested model and a crossed one.
+
+    .venv/bin/python benchmarks/calibration_factors.py [--n 200] [--seed 1]
+
+Parameters, random effects and responses are drawn from the priors; the posterior of each data set is sampled as
+``model.fit()`` does. Ranks of what was drawn among thinned draws are uniform if both are right (Talts et al. 2018).
+Prints the p-value of a χ² test of uniform ranks for every parameter, and for one random effect of each factor.
+
+Talts, S., Betancourt, M., Simpson, D., Vehtari, A., Gelman, A. (2018). Validating Bayesian inference algorithms with
+simulation-based calibration. arXiv:1804.06788.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chisquare
+
+import hierlmm as hl
+from hierlmm.bayes.collapsed_factors import factor_posterior
+from hierlmm.bayes.nuts import Settings
+from hierlmm.bayes.sample_collapsed import sample_theta
+from hierlmm.bayes.tree import effects_names
+from hierlmm.design.factors import own_part
+
+PRIORS = hl.Priors(
+    intercept=hl.Normal(1.0, 2.0),
+    beta=hl.Normal(0.0, 1.0),
+    sd_b=hl.HalfNormal(1.0),
+    sigma=hl.HalfStudentT(4, 1.0),
+)
+KEPT, CELLS = 99, 10
+"""Draws that ranks are among, and cells of the test."""
+
+
+def models() -> dict[str, hl.MultilevelModel]:
+    """Small designs; of their responses only that they can be ones matters."""
+    rng, n = np.random.default_rng(0), 90
+    rows = pd.DataFrame({"school": rng.integers(0, 6, n), "class": rng.integers(0, 3, n), "x": rng.normal(size=n)})
+    rows["rater"], rows["y"] = rng.integers(0, 7, n), rng.normal(size=n)
+    formulas = {
+        "nested": "y ~ x + (1 + x | school) + (1 | school:class)",
+        "crossed": "y ~ x + (1 | school) + (1 + x | rater)",
+    }
+    return {name: hl.MultilevelModel.from_formula(own, rows, priors=PRIORS) for name, own in formulas.items()}
+
+
+def one_rank(model: hl.MultilevelModel, rng: np.random.Generator) -> dict[str, int]:
+    """Ranks of what was drawn from the priors among draws from the posterior of its data."""
+    design, priors = model.design, model.priors
+    q = len(design.term)
+    beta = priors.uncentering @ np.array([p.sample(rng, 1)[0] for p in priors.beta])
+    sd, L = np.array([p.sample(rng, 1)[0] for p in priors.sd_b]), np.eye(q)
+    for block in (b for b in design.blocks if len(b) > 1):
+        L[np.ix_(block, block)] = priors.corr_b.sample_cholesky(rng, len(block), 1)[0]
+    root = sd[:, None] * L
+    sigma = priors.sigma.sample(rng, 1)[0]
+    truth = {"sigma": sigma, **dict(zip(design.coef, beta, strict=True))}
+    truth |= {f"sd({name})": value for name, value in zip(design.term, sd, strict=True)}
+    y = design.offset + design.X @ beta + rng.normal(0.0, sigma, design.n_obs)
+    for k, (name, term) in enumerate(zip(effects_names(design), design.random, strict=True)):
+        b = rng.standard_normal((len(term.group.labels), term.Z.shape[1])) @ root[own_part(design, k)].T
+        y, truth[name] = y + np.einsum("ij,ij->i", term.Z, b[term.group.index]), b[0, 0]
+    posterior = factor_posterior(design.with_response(y), priors)
+    settings = Settings(draws=4 * KEPT, tune=300, chains=1, seed=int(rng.integers(2**31)), target_accept=0.9)
+    theta, _, _ = sample_theta(posterior, settings)
+    draws, _ = posterior.recover(theta[:, 3::4], rng, "draws")
+    found = {"sigma": draws["sigma"][0], **dict(zip(design.coef, draws["beta"][0].T, strict=True))}
+    found |= {f"sd({name})": own for name, own in zip(design.term, draws["sd_b"][0].T, strict=True)}
+    found |= {name: draws[name][0, :, 0, 0] for name in effects_names(design)}
+    return {name: int(np.sum(found[name] < value)) for name, value in truth.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Calibration with several grouping factors.")
+    parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    for name, model in models().items():
+        rng = np.random.default_rng(options.seed)
+        ranks = pd.DataFrame([one_rank(model, rng) for _ in range(options.n)])
+        print(f"{name}: {model.formula}, {options.n} data sets")
+        for parameter, own in ranks.items():
+            counts = np.bincount(own.to_numpy() * CELLS // (KEPT + 1), minlength=CELLS)
+            print(f"  {parameter:32} p = {chisquare(counts).pvalue:.3f}   mean rank {own.mean() / KEPT:.3f}")
+
+
+if __name__ == "__main__":
+    main()
