@@ -204,7 +204,7 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         """
         given = {"draws": draws, "tune": tune, "chains": chains, "seed": seed, "target_accept": target_accept}
         route = {"sampler": sampler, "random_effects": random_effects, "progressbar": progressbar}
-        return fit_by("nuts", self, **given, **route)  # type: ignore[no-any-return]
+        return fit_by("nuts", self, **given, **route)
 
     def fit_gee(self, *args: Any, **options: Any) -> NoReturn:
         """Not there: estimating equations have one grouping of the rows.

@@ -42,13 +42,13 @@ from hierlmm.likelihood.several_factors import SMALL_REST, FactorProducts, facto
 
 def one_thread() -> AbstractContextManager[Any]:
     """Matrices by one thread each: several chains work at the same time."""
-    return blas().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
+    return blas().limit(limits=1, user_api="blas")
 
 
 class FactorPosterior(Collapsed):
     """The posterior of θ of several grouping factors."""
 
-    products: FactorProducts
+    products: FactorProducts  # type: ignore[assignment]
 
     @property
     def is_compiled(self) -> bool:
@@ -132,7 +132,7 @@ class FactorPosterior(Collapsed):
         """See `Collapsed._summaries`: ``mean_batch`` and ``sd_batch`` of every factor."""
         import xarray as xr
 
-        coords, found = model_coords(self.design), {}
+        coords, found = model_coords(self.design), dict[str, Any]()
         for name, dims, own in zip(effects_names(self.design), factor_dims(self.design), summary, strict=True):
             found |= {f"{what}{name[1:]}": (dims, part) for what, part in zip(("mean", "sd"), own, strict=True)}
         used = {dim for dims, _ in found.values() for dim in dims}
@@ -205,7 +205,7 @@ def factor_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | N
     """
     products = factor_products(design)
     small = products.forest.n_rest <= SMALL_REST
-    head = pack(design, products, priors)
+    head = pack(design, products, priors)  # type: ignore[arg-type]
     buffer = np.concatenate([head, products.packed if small else room_for_sums(products)])
     buffer[0] = len(buffer)
     negative = negative_of(density_of(products, buffer))
@@ -215,7 +215,7 @@ def factor_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | N
     m = len(mode)
     buffer[HEADER : HEADER + m] = mode
     buffer[HEADER + m : HEADER + m + m * m] = root.ravel()
-    return FactorPosterior(design, products, buffer, mode, root, modes, priors.random_uncentering)
+    return FactorPosterior(design, products, buffer, mode, root, modes, priors.random_uncentering)  # type: ignore[arg-type]
 
 
 def _estimate(design: Design, priors: ResolvedPriors, buffer: FloatArray) -> FloatArray:

@@ -100,7 +100,7 @@ class Conditional(NamedTuple):
     """
 
     natural: Natural
-    b: FloatArray | dict[str, FloatArray] | None
+    b: Any
     summary: tuple[FloatArray, FloatArray] | None
     eta: FloatArray
     reported: dict[str, FloatArray]

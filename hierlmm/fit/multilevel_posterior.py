@@ -16,7 +16,7 @@ from hierlmm.options import checked
 
 
 @checked
-class MultilevelPosterior(MultilevelPosteriorNumbers, PosteriorFit):
+class MultilevelPosterior(MultilevelPosteriorNumbers, PosteriorFit):  # type: ignore[misc]
     """Posterior draws of a model with several grouping factors, nested or crossed.
 
     What a two-level fit has by subject is here by factor: ``fit.D["batch"]``, ``fit.sd_b["batch"]``,
@@ -39,7 +39,7 @@ class MultilevelPosterior(MultilevelPosteriorNumbers, PosteriorFit):
 
     plot_random_effects = as_verb(plots.plot_random_effects, chosen=of_factor_draws, choice=FACTOR)
 
-    def predict(
+    def predict(  # type: ignore[override]
         self,
         newdata: Any = None,
         level: str = "all",

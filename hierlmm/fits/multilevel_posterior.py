@@ -27,7 +27,7 @@ from hierlmm.options import checked
 
 
 @checked
-class MultilevelPosteriorNumbers(FactorNumbers, PosteriorNumbers):
+class MultilevelPosteriorNumbers(FactorNumbers, PosteriorNumbers):  # type: ignore[misc]
     """The numbers of a posterior with several grouping factors."""
 
     lacks: ClassVar[Mapping[str, Lack]] = SEVERAL_POSTERIOR

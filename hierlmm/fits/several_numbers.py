@@ -191,7 +191,7 @@ class ModesByFactor(FactorNumbers):
         return self._of_factors("b_sd", own)
 
     @cached_property
-    def b_cov(self) -> ByFactor[FloatArray]:  # type: ignore[override]
+    def b_cov(self) -> ByFactor[FloatArray]:
         """Conditional covariances of b by factor given y and the estimates: (J, q, q), groups as in ``b``."""
         return self._of_factors("b_cov", lambda k, _: self._covariances(k))
 
