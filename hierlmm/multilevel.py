@@ -14,6 +14,7 @@ from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.fits.capabilities import Lack, refused, said_by_help
 from hierlmm.fits.several import GENERALISED_MODEL, MODEL, SEE, unanswered
+from hierlmm.likelihood.checks import check_quadrature
 from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
@@ -205,6 +206,22 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         given = {"draws": draws, "tune": tune, "chains": chains, "seed": seed, "target_accept": target_accept}
         route = {"sampler": sampler, "random_effects": random_effects, "progressbar": progressbar}
         return fit_by("nuts", self, **given, **route)
+
+    def fit_ml(self, *, n_quadrature: int = 1) -> Any:
+        """Fit by maximum likelihood (compare models with different fixed effects on this scale).
+
+        Parameters
+        ----------
+        n_quadrature : int
+            1, Laplace's method, for other families than the Gaussian; with one grouping factor more points of adaptive
+            Gauss-Hermite quadrature, as for `TwoLevelModel`.
+
+        Returns
+        -------
+        MultilevelFit, or GeneralisedMultilevelFit for another family than the Gaussian
+        """
+        check_quadrature(n_quadrature, self._design)
+        return fit_by("ml", self, n_quadrature=n_quadrature)
 
     def fit_gee(self, *args: Any, **options: Any) -> NoReturn:
         """Not there: estimating equations have one grouping of the rows.

@@ -111,7 +111,7 @@ NO_RESIDUAL_SHARES = _lack(
     "use fit.variance_components(): SDs between groups on the scale of the link",
 )
 GENERALISED_ANSWERED = frozenset(
-    {"anova", "compare_models", "effect_curves", "plot_effects", "plot_forest", "plot_optima"}
+    {"anova", "compare", "compare_models", "effect_curves", "plot_effects", "plot_forest", "plot_optima"}
 )
 """As `ANSWERED`, of a generalised fit."""
 GENERALISED_SEVERAL = both(

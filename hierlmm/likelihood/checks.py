@@ -21,7 +21,7 @@ from hierlmm.covariance.declared import SEE as SEE_RESIDUAL
 from hierlmm.covariance.declared import naming_group
 from hierlmm.covariance.parameters import refuse_repeated_names
 from hierlmm.design.design import Design
-from hierlmm.design.formula import INTERCEPT, categorical_arguments, quoted, unquoted
+from hierlmm.design.formula import INTERCEPT, MULTILEVEL, categorical_arguments, quoted, unquoted
 from hierlmm.design.questions import is_label, levels_of, time_variable
 from hierlmm.design.terms import SEE_GROUPS
 from hierlmm.errors import DataError, SpecificationError
@@ -85,6 +85,9 @@ def check_quadrature(points: int, design: Design) -> None:
     if points > 1 and design.is_gaussian:
         reason = "random effects of a Gaussian model are integrated out exactly"
         raise SpecificationError(received, reason, "leave it out", see)
+    if points > 1 and design.has_several_factors:
+        reason = "the random effects of all groups hang together: the integral has as many dimensions as there are"
+        raise SpecificationError(received, reason, "use Laplace's method, n_quadrature=1", MULTILEVEL)
     if points > 1 and len(design.term) > 3:
         reason = f"with {len(design.term)} random effects each evaluation would need {points}^{len(design.term)} points"
         raise SpecificationError(received, reason, "use Laplace's method, n_quadrature=1", see)

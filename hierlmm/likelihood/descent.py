@@ -29,7 +29,7 @@ class Counter:
     @property
     def is_costly(self) -> bool:
         """Whether an evaluation takes so long that a Hessian by differences should serve more than once."""
-        return not getattr(getattr(self.criterion, "products", None), "is_small", True)
+        return not getattr(getattr(self.criterion, "products", self.criterion), "is_small", True)
 
     def value(self, lam: FloatArray) -> float:
         """The criterion."""

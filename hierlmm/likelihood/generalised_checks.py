@@ -126,9 +126,10 @@ def _higher_elsewhere(estimate: Any) -> list[str]:
             f"({-0.5 * lower[0].value:.6g}, here {-0.5 * optimum.value:.6g}), which the likelihood by quadrature has "
             "not. It is not reported (fit.optima lists it). To go on: fit_ml(n_quadrature=25) has no such maximum."
         ]
+    compare = " Compare with fit_ml(n_quadrature=5)." if estimate.criterion.has_quadrature else ""
     return [
         "Elsewhere the approximated likelihood is higher, without a maximum (fit.optima): where the random effects of "
-        "a subject can have several modes, Laplace's method may rise without end. Compare with fit_ml(n_quadrature=5)."
+        f"a subject can have several modes, Laplace's method may rise without end.{compare}"
     ]
 
 

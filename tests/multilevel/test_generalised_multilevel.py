@@ -94,6 +94,14 @@ def test_data_are_drawn_and_fitted_again(fits):
     np.testing.assert_allclose(found.table()["estimate"].head(3), fit.beta)
 
 
+def test_a_comparison_has_the_components_by_factor(fits):
+    fit = fits["negative_binomial_crossed"]
+    table = hl.compare(fit).table.set_index("parameter")["estimate"]
+    for factor in ("pupil", "item"):
+        assert table[f"sd(Intercept | {factor})"] == fit.sd_b[factor].iloc[0]
+    assert table["shape"] == fit.dispersion["shape"] and table["x"] == fit.beta["x"]
+
+
 def test_one_factor_is_a_two_level_model(rows):
     formula = "counts ~ x + (1 | pupil)"
     one = build(formula, rows, family="poisson", exposure="hours").fit_ml()
@@ -169,6 +177,13 @@ def test_prints_say_how_random_effects_were_integrated_out(fits):
 def test_what_says_no_model_is_refused(formula, options, kind, match, rows):
     with pytest.raises(kind, match=match):
         build(formula, rows, **options)
+
+
+def test_quadrature_is_of_one_factor(rows):
+    with pytest.raises(SpecificationError, match="hang together"):
+        build("correct ~ x + (1 | pupil) + (1 | item)", rows, family="bernoulli").fit_ml(n_quadrature=9)
+    one = build("correct ~ x + (1 | pupil)", rows, family="bernoulli").fit_ml(n_quadrature=9)
+    assert one.n_quadrature == 9
 
 
 def test_reml_is_of_a_normal_response(rows):
