@@ -67,6 +67,7 @@ def with_family(design: Design, name: str, seed: int) -> Design:
         "poisson": lambda: rng.poisson(np.exp(rng.normal(size=n))),
         "negative_binomial": lambda: rng.poisson(np.exp(rng.normal(size=n))),
         "gamma": lambda: rng.gamma(2.0, size=n),
+        "ordinal": lambda: rng.integers(0, 4, n),
     }
     rows = replace(design.rows, y=draws[name]().astype(float), trials=trials, offset=0.1 * rng.normal(size=n))
     return replace(design, rows=rows, outcome=outcome_of(name, "n" if name == "binomial" else None, None))

@@ -16,8 +16,8 @@ from hierlmm.families.rows import rowwise
 from hierlmm.likelihood.generalised_criterion import generalised_criterion
 from hierlmm.likelihood.generalised_factors import FactorLaplace, factor_laplace
 
-FAMILIES = ["bernoulli", "binomial", "poisson", "negative_binomial", "gamma"]
-CASES = [(shape, FAMILIES[k % 5], k) for k, shape in enumerate([*SHAPES, *SHAPES])]
+FAMILIES = ["bernoulli", "binomial", "poisson", "negative_binomial", "gamma", "ordinal", "bernoulli"]
+CASES = [(shape, FAMILIES[k % 7], k) for k, shape in enumerate([*SHAPES, *SHAPES])]
 
 
 def some_parameters(criterion: FactorLaplace, seed: int, *, inside: bool = False) -> np.ndarray:
