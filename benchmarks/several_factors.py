@@ -1,6 +1,6 @@
 """REML with several grouping factors against lme4, in one run: medians of wall time, and ratios.
 
-    make bench BENCH=several_factors     or  .venv/bin/python benchmarks/several_factors.py [--repeats 3] [--only nested]
+    make bench BENCH=several_factors or .venv/bin/python benchmarks/several_factors.py [--repeats 3] [--only nested]
 
 ``InstEval`` (73,421 ratings of 1,128 lecturers by 2,972 students in 14 departments) is read from R's lme4; without R
 it is left out, as is the peer. "whole" is from data frame to fit; "optimisation" is the maximisation alone. Peak memory
