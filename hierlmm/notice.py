@@ -6,7 +6,8 @@ import html
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ COMPILING = "Compiling the likelihood for the first time on this machine (some s
 
 PACKAGE = (str(Path(__file__).parent),)
 """For ``warnings.warn(..., skip_file_prefixes=PACKAGE)``: a warning points to the user's own line."""
+RATE = 0.1
+"""Seconds between two looks at a progress bar."""
+BAR = 24
+"""Letters of a progress bar."""
 
 
 def interactive() -> bool:
@@ -87,3 +92,24 @@ class ProgressLine:
             self._handle = display(HTML(markup), display_id=True)
         else:
             self._handle.update(HTML(markup))
+
+
+@contextmanager
+def counted(n: int, label: str, show: bool) -> Iterator[Callable[[], None]]:
+    """A bar of n steps; what is yielded is called after each."""
+    if not show:
+        yield lambda: None
+        return
+    start, done, shown = time.perf_counter(), 0, -RATE
+    with ProgressLine() as line:
+
+        def advance() -> None:
+            nonlocal done, shown
+            done += 1
+            seconds = time.perf_counter() - start
+            if seconds - shown >= RATE:
+                shown, filled = seconds, BAR * done // n
+                bar = f"[{'#' * filled}{'.' * (BAR - filled)}]"
+                line.show(f"{label} {bar} {done} of {n}, {elapsed_text(done / n, seconds)}")
+
+        yield advance

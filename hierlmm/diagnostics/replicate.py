@@ -8,10 +8,8 @@ one thread meanwhile: its own threads cost more than they bring for matrices of 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,15 +30,11 @@ from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.frames import shorten
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.generalised import maximise_generalised
-from hierlmm.notice import ProgressLine, elapsed_text, interactive
+from hierlmm.notice import counted, interactive
 
 type Colour = Callable[[FloatArray], FloatArray]
 EXPECTED = (HierlmmError, ArithmeticError, np.linalg.LinAlgError, RuntimeError)
 """What a fit to unlucky data may raise; anything else is a mistake of the program and is not caught."""
-RATE = 0.1
-"""Seconds between two looks at the progress bar."""
-BAR = 24
-"""Letters of the progress bar."""
 
 
 class Failure(NamedTuple):
@@ -85,7 +79,7 @@ def replicate[T](
         except EXPECTED as error:
             failures.append(Failure(k, getattr(error, "reason", None) or str(error) or type(error).__name__))
 
-    with threadpool_limits(1, user_api="blas"), _progress(n, label, progressbar and interactive()) as advance:
+    with threadpool_limits(1, user_api="blas"), counted(n, label, progressbar and interactive()) as advance:
         attempt(0)  # alone, so that nothing is compiled twice
         advance()
         pool = ThreadPoolExecutor(threads)
@@ -101,26 +95,6 @@ def replicate[T](
 def available_cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _progress(n: int, label: str, show: bool) -> Iterator[Callable[[], None]]:
-    if not show:
-        yield lambda: None
-        return
-    start, done, shown = time.perf_counter(), 0, -RATE
-    with ProgressLine() as line:
-
-        def advance() -> None:
-            nonlocal done, shown
-            done += 1
-            seconds = time.perf_counter() - start
-            if seconds - shown >= RATE:
-                shown, filled = seconds, BAR * done // n
-                bar = f"[{'#' * filled}{'.' * (BAR - filled)}]"
-                line.show(f"{label} {bar} {done} of {n}, {elapsed_text(done / n, seconds)}")
-
-        yield advance
 
 
 def streams(seed: int | None, n: int) -> tuple[int, list[np.random.SeedSequence]]:

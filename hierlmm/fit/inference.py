@@ -152,13 +152,15 @@ class BootstrapVerbs:
 class ProfileVerbs(BootstrapVerbs):
     """Profile likelihood and bootstraps, of Gaussian responses."""
 
-    def profile(self, parameters: str | Sequence[str] | None = None) -> Profile:
+    def profile(self, parameters: str | Sequence[str] | None = None, *, progressbar: bool = True) -> Profile:
         """Profile the likelihood: how well every value of a parameter fits, all others fitted again.
 
         Parameters
         ----------
         parameters : str or sequence of str, optional
             Names of coefficients and of components (``"sd(Intercept)"``, ``"sigma"``); all of them by default.
+        progressbar : bool
+            Show progress, in a terminal or notebook.
 
         Returns
         -------
@@ -179,4 +181,4 @@ class ProfileVerbs(BootstrapVerbs):
         """
         from hierlmm.inference.profile import profile_fit
 
-        return profile_fit(self, parameters)  # type: ignore[arg-type]
+        return profile_fit(self, parameters, progressbar=progressbar)  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ from hierlmm.fits.covariance_table import CovarianceProfiles, quantile
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.fits.profile_table import FixedProfiles
 from hierlmm.inference.refits import SEE, require_gaussian
+from hierlmm.notice import counted, interactive
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import sayer, table_text
@@ -199,7 +200,9 @@ def names_of(asked: str | Sequence[str] | None, known: Sequence[str]) -> list[st
     return names
 
 
-def profile_fit(fit: LikelihoodEstimates, parameters: str | Sequence[str] | None = None) -> Profile:
+def profile_fit(
+    fit: LikelihoodEstimates, parameters: str | Sequence[str] | None = None, *, progressbar: bool = True
+) -> Profile:
     """Profile the likelihood of a fit; see `hierlmm.LikelihoodFit.profile`."""
     require_gaussian(fit, "a profile likelihood")
     covariance = CovarianceProfiles(fit)
@@ -207,12 +210,14 @@ def profile_fit(fit: LikelihoodEstimates, parameters: str | Sequence[str] | None
     names = names_of(parameters, [*coef, *labels])
     fixed = FixedProfiles(fit)
     parts = []
-    for name in names:
-        if name in coef:
-            values, zeta = fixed.curve(coef.index(name), MOST, POINTS)
-        else:
-            values, zeta = _covariance_curve(covariance, labels.index(name))
-        parts.append(pd.DataFrame({"parameter": name, "value": values, "zeta": zeta}))
+    with counted(len(names), "Profile likelihood", progressbar and interactive()) as advance:
+        for name in names:
+            if name in coef:
+                values, zeta = fixed.curve(coef.index(name), MOST, POINTS)
+            else:
+                values, zeta = _covariance_curve(covariance, labels.index(name))
+            parts.append(pd.DataFrame({"parameter": name, "value": values, "zeta": zeta}))
+            advance()
     found = Profile(fit, pd.concat(parts, ignore_index=True))
     vars(found)["_profiles"] = (fixed, covariance)  # what the table of intervals would make once more
     return found

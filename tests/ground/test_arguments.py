@@ -137,6 +137,8 @@ MAKES_NEW_DRAWS = {
     "r_squared",
     "calibrate",
     "design_analysis",
+    "multilevel_design_analysis",
+    "simulate_multilevel",
     "simulate",
     "prior_predictive",
     "posterior_predictive",

@@ -162,12 +162,23 @@ class Chain:
 
 
 def test_work_on_many_data_sets_shows_a_bar_that_disappears(terminal, monkeypatch):
-    monkeypatch.setattr("hierlmm.diagnostics.replicate.RATE", 0.0)
+    monkeypatch.setattr("hierlmm.notice.RATE", 0.0)
     monkeypatch.setattr("hierlmm.diagnostics.replicate.interactive", lambda: True)
     results, failures = replicate(lambda k: k, 48, cores=2, progressbar=True, label="Refits")
     assert results == list(range(48)) and not failures
     assert any(text.startswith(f"Refits [{'#' * 12}{'.' * 12}] 24 of 48, 0 s") for text in terminal.seen)
     assert terminal.seen[-1] == "" and "".join(terminal.screen).strip() == ""
+
+
+def test_a_profile_shows_how_far_it_is(terminal, monkeypatch, sleep_reml):
+    monkeypatch.setattr("hierlmm.notice.RATE", 0.0)
+    monkeypatch.setattr("hierlmm.inference.profile.interactive", lambda: True)
+    sleep_reml.profile(["days", "sigma"])
+    assert any(text.startswith("Profile likelihood [") and "1 of 2" in text for text in terminal.seen)
+    assert terminal.seen[-1] == ""
+    seen = len(terminal.seen)
+    sleep_reml.profile("days", progressbar=False)
+    assert len(terminal.seen) == seen
 
 
 def test_progress_in_words():
