@@ -33,7 +33,7 @@ def _display(value):
 
 
 @cache
-def _builds():
+def builds():
     """How builds of the documentation say what they executed."""
     spec = importlib.util.spec_from_file_location("executed", DOCS / "_ext" / "executed.py")
     module = importlib.util.module_from_spec(spec)
@@ -43,5 +43,5 @@ def _builds():
 
 def skip_executed(page):
     """Skip what ``make docs`` has executed as it stands, with the code as it stands."""
-    if _builds().was_executed(page):
+    if builds().was_executed(page):
         pytest.skip("make docs executed it, with the same code")

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import io
+import json
 import re
 import sys
 import warnings
@@ -16,7 +17,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from cells import run_cell, skip_executed
+from cells import builds, run_cell, skip_executed
 
 import hierlmm as hl
 
@@ -124,6 +125,22 @@ def test_code_on_the_page_runs(page):
         warnings.simplefilter("ignore", hl.FitWarning)  # shown on the page, or printed with the fit
         for number, cell in enumerate(cells(page), start=1):
             run_cell(cell, f"{page.name}, cell {number}", names)
+
+
+def test_only_what_was_built_as_it_stands_counts_as_executed(monkeypatch, tmp_path):
+    known = builds()
+    monkeypatch.setattr(known, "RECORD", tmp_path / "executed.json")
+    page = tmp_path / "page.md"
+    page.write_text("one", encoding="utf-8")
+    assert not known.was_executed(page)
+    record = {"code": known.code(), "pages": {"page": known.digest(page)}}
+    known.RECORD.write_text(json.dumps(record), encoding="utf-8")
+    assert known.was_executed(page)
+    known.RECORD.write_text(json.dumps(record | {"code": "of another day"}), encoding="utf-8")
+    assert not known.was_executed(page)
+    known.RECORD.write_text(json.dumps(record), encoding="utf-8")
+    page.write_text("two", encoding="utf-8")
+    assert not known.was_executed(page)
 
 
 def load_mathml(monkeypatch):
