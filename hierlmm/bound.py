@@ -99,10 +99,9 @@ class BoundModel(Frozen):
         fit : Fit, optional
             Put its estimates in.
         """
-        from hierlmm.equations.by_factor import factor_equations
         from hierlmm.equations.equations import equations
 
-        return (factor_equations if self._design.has_several_factors else equations)(self._design, fit)
+        return equations(self._design, fit)
 
     def implied_marginal(self, fit: Any, times: Any = None, **options: Any) -> Any:
         """Covariance of one subject's measurements at chosen times, as a fit of this model implies it.

@@ -109,7 +109,7 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
 
     several = _has_several_factors(arguments.formula)
     methods = parse_methods(arguments.estimators or ("nuts,reml" if arguments.family is None else "ml"))
-    _check_arguments(arguments)
+    _check_arguments(arguments, several)
     folder = None if arguments.out is None else prepare_folder(arguments.out)
     with progress.step("Reading the data"):
         from hierlmm.families.names import family_named
@@ -123,8 +123,8 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     for note in source.notes:
         progress.note(note)
     with progress.step("Setting up the model"):
-        own = () if several else ("covariance", "group", "residual_group", "weights", "trials", "exposure")
-        said = {name: getattr(arguments, name) for name in ("missing", *own)}
+        names = ("missing", "trials", "exposure", *(() if several else OF_SUBJECTS))
+        said = {name: getattr(arguments, name) for name in names}
         said["family"] = family_named(arguments.family or "gaussian", arguments.link)
         model = _with_notes(progress.note, several, arguments.formula, source.frame, **said)
     points = arguments.n_quadrature
@@ -239,7 +239,11 @@ def _verdict(failed: list[str], written: bool) -> int:
     return NOT_CONVERGED
 
 
-def _check_arguments(arguments: argparse.Namespace) -> None:
+OF_SUBJECTS = ("covariance", "group", "residual_group", "weights")
+"""Options that a model with several grouping factors has not."""
+
+
+def _check_arguments(arguments: argparse.Namespace, several: bool) -> None:
     """Refuse before anything is fitted what would be refused afterwards."""
     see = "hierlmm fit --help"
     if arguments.rest:
@@ -249,11 +253,10 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.link is not None and arguments.family is None:
         reason = "a link belongs to a family"
         raise SpecificationError(f"--link {arguments.link}", reason, "name it too, for example --family bernoulli", see)
-    if _has_several_factors(arguments.formula):
-        for name in ("covariance", "group", "residual_group", "weights", "trials", "exposure"):
-            if getattr(arguments, name) is not None:
-                received, reason = f"--{name.replace('_', '-')} with several grouping factors", "it is of two levels"
-                raise SpecificationError(received, reason, "leave it out, or keep one factor", see)
+    for name in OF_SUBJECTS if several else ():
+        if getattr(arguments, name) is not None:
+            received, reason = f"--{name.replace('_', '-')} with several grouping factors", "it is of two levels"
+            raise SpecificationError(received, reason, "leave it out, or keep one factor", see)
     for name, least in (("draws", 4), ("tune", 0), ("chains", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from hierlmm.design.design import Design
 from hierlmm.design.factors import coarser, finest_first
 from hierlmm.design.formula import variables_of
@@ -23,13 +25,13 @@ from hierlmm.design.terms import Parts
 from hierlmm.equations import notation as m
 from hierlmm.equations.notation import EQUALS, SIMILAR, Addend, Equation, Markup
 from hierlmm.equations.sections import Section, Written
-from hierlmm.equations.symbols import SIGMA2, check_estimates, strip_treatment
+from hierlmm.equations.symbols import SIGMA2, strip_treatment
+from hierlmm.groups import groups_above
 
 ROW, OTHER = "i", "j"
 RESIDUAL = m.symbol("e", ROW)
 SPELLED_OUT = 2
 """Random effects of a factor up to which its part of the marginal covariance is written out."""
-SHOWN_MATRIX = 4
 TWO_ROWS = Markup(",  i ≠ j", r",\quad i \neq j", ", &nbsp;i ≠ j")
 
 
@@ -79,12 +81,10 @@ class FactorEquations(Written):
 
 def factor_equations(design: Design, estimates: Any = None) -> FactorEquations:
     """Write down a model with several grouping factors; see `equations.equations`."""
-    if estimates is not None:
-        check_estimates(design, estimates)
     w = _Writer(design, estimates)
     chain = nested_chain(design)
     rows = w.level(w.items, chain, 0, "") if chain else w.flat()
-    errors = Equation(RESIDUAL, SIMILAR, ((_normal(SIGMA2), *w.spread([w.sigma])),))
+    errors = Equation(RESIDUAL, SIMILAR, ((m.normal(SIGMA2), *w.spread([w.sigma])),))
     first = Equation(w.y(), EQUALS, m.add_up([*rows, *w.offsets(), Addend.of(RESIDUAL)]))
     about = m.words("i is a row; what stands in brackets belongs to the row's group of this factor.")
     levels = [Section("Level 1: rows" if chain else "Rows", (first, errors), about)]
@@ -115,10 +115,6 @@ def _about(design: Design, name: str, above: Sequence[str]) -> Markup:
     return m.words(f"{groups}, each in one ") + m.code(above[0]) + "." if above else m.words(f"{groups}.")
 
 
-def _normal(variance: Markup) -> Markup:
-    return "N(0, " + variance + ")"
-
-
 @dataclass
 class _Writer:
     """Names of the coefficients of a model, and its equations as they are written down."""
@@ -127,6 +123,7 @@ class _Writer:
     estimates: Any
     written: dict[str, list[Equation]] = field(default_factory=dict)
     numbers: dict[tuple[str, int] | int, str] = field(default_factory=dict)
+    levels: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         design = self.design
@@ -138,8 +135,7 @@ class _Writer:
             for name, columns in self.random.items()
             for r, column in enumerate(columns.columns)
         ]
-        keys = list(dict.fromkeys(item.parts for item in self.items))
-        self.wide = len(keys) > 10
+        self.wide = len({item.parts for item in self.items}) > 10
 
     def level(self, items: Sequence[Item], chain: list[str], at: int, number: str) -> list[Addend]:
         """The right side of an equation of level ``at`` (0 the rows), and the equations of the levels above."""
@@ -170,14 +166,15 @@ class _Writer:
         return addends
 
     def _level(self, part: tuple[str, str], chain: list[str]) -> int:
-        """Number of factors within whose groups a column is constant, from the finest on."""
+        """The level of a column: the number of factors, from the finest on, within whose groups it is constant."""
         frame = self.design.frame
-        variables = variables_of(part[0], list(frame.columns))
-        groups = {term.columns.group: term.group.index for term in self.design.random}
-        for at, name in enumerate(chain):
-            if any((frame.groupby(groups[name])[variable].nunique() > 1).any() for variable in variables):
-                return at
-        return len(chain)
+        if part[0] not in self.levels:
+            groups = {term.columns.group: term.group for term in self.design.random}
+            codes = [pd.factorize(frame[name])[0] for name in variables_of(part[0], list(frame.columns))]
+            own = [groups[name] for name in chain]
+            varies = [any(groups_above(g.index, c, len(g.labels)) is None for c in codes) for g in own]
+            self.levels[part[0]] = [*varies, True].index(True)
+        return self.levels[part[0]]
 
     def _next(self, inner: Sequence[Item], chain: list[str], at: int) -> int | None:
         """The next level at which something happens to a coefficient; None where it is one fixed effect."""
@@ -245,12 +242,12 @@ class _Writer:
         b = [self.b(name, r) for r in range(q)]
         spread = [] if self.estimates is None else self.spread([float(s) for s in self.estimates.sd_b[name]])
         if q == 1:
-            return [Equation(b[0], SIMILAR, ((_normal(self.of("σ", "", name, power=2)), *spread),))]
+            return [Equation(b[0], SIMILAR, ((m.normal(self.of("σ", "", name, power=2)), *spread),))]
         if q == 2 and spread and len(columns.blocks) == 1:
             spread.append(m.words(", corr ") + m.two_decimals(float(self.estimates.corr_b[name].iloc[0, 1])))
         D = self.of("D", "", name)
-        joint = Equation(m.parenthesise(m.join(b, ", ")), SIMILAR, ((_normal(D), *spread),))
-        if q > SHOWN_MATRIX:
+        joint = Equation(m.parenthesise(m.join(b, ", ")), SIMILAR, ((m.normal(D), *spread),))
+        if q > m.SHOWN_MATRIX:
             return [joint]
         together = {(r, s) for block in columns.blocks for r in block for s in block}
         cells = [[self._entry(name, r, s) if (r, s) in together else m.integer(0) for s in range(q)] for r in range(q)]
@@ -273,9 +270,9 @@ class _Writer:
         own = [a for name in self.random for a in self._share(name, ROW, ROW)]
         *groups, last = m.add_up([self._shared(name) for name in self.random])
         rest = noise + ("" if self.sigma is None else m.BLANK) + m.symbol("I")
-        Z, top = m.symbol("Z", "k"), Markup("ᵀ", r"^{\top}", "<sup>T</sup>")
+        Z = m.symbol("Z", "k")
         sum_k = Markup("Σₖ ", r"\sum_k ", "Σ<sub>k</sub> ")
-        whole = sum_k + Z + Markup("(I ⊗ Dₖ)", r"(I \otimes D_k)", "(I ⊗ D<sub>k</sub>)") + Z + top
+        whole = sum_k + Z + Markup("(I ⊗ Dₖ)", r"(I \otimes D_k)", "(I ⊗ D<sub>k</sub>)") + Z + m.TRANSPOSED
         mean, y = m.add_up([*self.mean(), *self.offsets()] or [Addend.of(m.integer(0))]), self.y()
         return (
             Equation(m.function("E", y), EQUALS, mean),
@@ -298,35 +295,27 @@ class _Writer:
         columns, q = self.random[name], len(self.random[name].names)
         parts = [self.design.level1_columns[column] for column in columns.columns]
         if q > SPELLED_OUT:
-            z, top = self.of("z", "", name), Markup("ᵀ", r"^{\top}", "<sup>T</sup>")
+            z = self.of("z", "", name)
             at = [Markup(f"({row})", f"({row})", f"({row})") for row in (row, other)]
-            return [Addend.of(m.join([z + at[0] + top, self.of("D", "", name), z + at[1]], m.BLANK))]
-        addends = []
-        for r in range(q):
-            for s in range(r, q):
-                if r == s or any(r in block and s in block for block in columns.blocks):
-                    addends += self._product_of(name, r, s, parts, row, other)
-        return addends
+            return [Addend.of(m.join([z + at[0] + m.TRANSPOSED, self.of("D", "", name), z + at[1]], m.BLANK))]
+        together = [(r, s) for block in columns.blocks for r in block for s in block if r <= s]
+        return [self._product_of(name, r, s, parts, row, other) for r, s in sorted(together)]
 
-    def _product_of(self, name: str, r: int, s: int, parts: Sequence[Parts], row: str, other: str) -> list[Addend]:
+    def _product_of(self, name: str, r: int, s: int, parts: Sequence[Parts], row: str, other: str) -> Addend:
         """``D_rs (z_r z_s' + z_s z_r')``, in as few symbols as the rows and the constant allow."""
-        same, factor = row == other, None
+        same, factor = row == other, 1
         if r == s and same:
-            z = self.product(parts[r], row, 2 if parts[r] else None)
+            z = [self.product(parts[r], row, 2)]
         elif r == s or same:
-            factor = None if r == s else m.integer(2)
-            z = _times(self.product(parts[r], row), self.product(parts[s], other))
+            factor = 1 if r == s else 2
+            z = [self.product(parts[r], row), self.product(parts[s], other)]
         else:
             rows = (other, row) if not parts[r] else (row, other)
             crossed = [m.times(self.product(parts[r], a), self.product(parts[s], b)) for a, b in (rows, rows[::-1])]
-            z = m.parenthesise(m.join(crossed, " + "))
+            z = [m.parenthesise(m.join(crossed, " + "))]
         if self.estimates is None:
             lone = len(parts) == 1
             entry = self.of("σ", "", name, power=2) if lone else self._entry(name, r, s)
-            return [Addend.of(m.times(factor, entry, z))]
-        value = float(self.estimates.D[name].iloc[r, s]) * (1 if factor is None else 2)
-        return [Addend.of(m.times(m.number(value), z), negative=value < 0)]
-
-
-def _times(*factors: Markup | None) -> Markup | None:
-    return m.times(*factors) if any(f is not None for f in factors) else None
+            return Addend.of(m.times(m.integer(2) if factor == 2 else None, entry, *z))
+        value = factor * float(self.estimates.D[name].iloc[r, s])
+        return Addend.of(m.times(m.number(value), *z), negative=value < 0)

@@ -16,14 +16,11 @@ from hierlmm.equations.notation import WIDTH
 from hierlmm.equations.residual_symbols import Binding, bind_structure, same_variance_words, spec_text
 from hierlmm.frames import shorten
 
-SEVERAL = "Fit with .fit_reml(), .fit_ml() or .fit(); .equations() gives LaTeX."
 LEVELS = ("level-1 covariates", "level-2 covariates")
 
 
 def next_step(design: Design) -> str:
     """How to go on."""
-    if design.has_several_factors:
-        return SEVERAL
     ways = ".fit() (NUTS), .fit_reml() or .fit_ml()" if design.is_gaussian else ".fit() (NUTS), .fit_ml() or .fit_gee()"
     ways = ways if design.is_gaussian or design.term else ".fit_gee()"
     return f"Fit with {ways}; .equations() gives LaTeX."

@@ -21,6 +21,7 @@ import numpy as np
 from hierlmm.design.design import Design
 from hierlmm.equations import families
 from hierlmm.equations import notation as m
+from hierlmm.equations.by_factor import FactorEquations, factor_equations
 from hierlmm.equations.notation import EQUALS, Addend, Equation, Markup
 from hierlmm.equations.notes import note_covariance, note_level1, note_level2, note_residual
 from hierlmm.equations.residual_symbols import OTHER_ROW, ResidualSymbols, entry_of
@@ -31,7 +32,6 @@ RESIDUAL = m.symbol("e", "ij")
 SIGMA_I = m.symbol("Σ", "i")
 IDENTITY = m.symbol("I")
 SPELLED_OUT = 3  # with more random effects than this, Var(y) is given by its matrix only
-SHOWN_MATRIX = 4
 SHOWN_CORRELATIONS = 6
 
 
@@ -95,7 +95,7 @@ class Equations(Written):
         )
 
 
-def equations(design: Design, estimates: Estimates | None = None) -> Equations:
+def equations(design: Design, estimates: Estimates | None = None) -> Equations | FactorEquations:
     """Write down a model.
 
     Parameters
@@ -107,7 +107,7 @@ def equations(design: Design, estimates: Estimates | None = None) -> Equations:
 
     Returns
     -------
-    Equations
+    Equations, or FactorEquations of several grouping factors
 
     Raises
     ------
@@ -116,6 +116,8 @@ def equations(design: Design, estimates: Estimates | None = None) -> Equations:
     """
     if estimates is not None:
         check_estimates(design, estimates)
+    if design.has_several_factors:
+        return factor_equations(design, estimates)
     s, structure = Symbols(design, estimates), ResidualSymbols(design, estimates)
     estimator = getattr(estimates, "estimator", None)
     if not design.term:
@@ -123,7 +125,7 @@ def equations(design: Design, estimates: Estimates | None = None) -> Equations:
     if not design.is_gaussian:
         return _generalised_model(s, estimator)
     sigma = [_sigma_is(s)] if design.has_residual_structure else []
-    errors = Equation(m.symbol("e", "i"), m.SIMILAR, ((_normal(SIGMA_I),),)) if sigma else _residual(s)
+    errors = Equation(m.symbol("e", "i"), m.SIMILAR, ((m.normal(SIGMA_I),),)) if sigma else _residual(s)
     return Equations(
         level1=_level1(s),
         level2=_level2(s),
@@ -236,7 +238,7 @@ def _predictor(s: Symbols, *, random: bool) -> list[Addend]:
 
 def _residual(s: Symbols) -> Equation:
     sd = [m.words(", sd ") + m.number(s.estimates.sigma)] if s.estimates is not None else []
-    return Equation(RESIDUAL, m.SIMILAR, ((_normal(SIGMA2), *sd),))
+    return Equation(RESIDUAL, m.SIMILAR, ((m.normal(SIGMA2), *sd),))
 
 
 def _random_effects(s: Symbols) -> list[Equation]:
@@ -244,9 +246,9 @@ def _random_effects(s: Symbols) -> list[Equation]:
         return [equation for own in s.groups() for equation in _random_effects(own)]
     effects = [s.b(r) for r in range(s.q)]
     if len(effects) == 1:
-        return [Equation(effects[0], m.SIMILAR, ((_normal(s.variance(0)) + s.where() + _spread(s)[0],),))]
+        return [Equation(effects[0], m.SIMILAR, ((m.normal(s.variance(0)) + s.where() + _spread(s)[0],),))]
     first, *others = _spread(s)
-    joint = (_normal(s.D()) + s.where() + first, *others)
+    joint = (m.normal(s.D()) + s.where() + first, *others)
     D = Equation(s.D(), EQUALS, ((_covariance_matrix(s),),))
     return [Equation(m.parenthesise(m.join(effects, ", ")), m.SIMILAR, (joint,)), D]
 
@@ -278,7 +280,7 @@ def _covariance_matrix(s: Symbols) -> Markup:
         return (s.variance(0) if s.estimates is None else m.number(s.covariance_value(0, 0))) + m.BLANK + IDENTITY
     if s.design.covariance == "diagonal":
         return m.function("diag", *(s.covariance_entry(r, r) for r in q))
-    if len(q) <= SHOWN_MATRIX:
+    if len(q) <= m.SHOWN_MATRIX:
         return m.matrix([[s.covariance_entry(r, c) for c in q] for r in q])
     size = Markup(f"{len(q)} × {len(q)}", rf"{len(q)} \times {len(q)}", f"{len(q)} × {len(q)}")
     if s.design.covariance == "compound_symmetry":
@@ -303,7 +305,7 @@ def _marginal(s: Symbols, structure: ResidualSymbols) -> list[Equation]:
         found.append(Equation(m.function("Cov", s.y(), s.y("k")), EQUALS, (*groups, (OTHER_ROW,))))
     if q > 1 or structured or grouped:
         Z = m.symbol("Z", "i")
-        product = m.join([Z, s.D(), Z + Markup("ᵀ", r"^{\top}", "<sup>T</sup>")], m.BLANK)
+        product = m.join([Z, s.D(), Z + m.TRANSPOSED], m.BLANK)
         rest = SIGMA_I if structured else s.residual_variance() + ("" if s.estimates is None else m.BLANK) + IDENTITY
         found.append(Equation(m.symbol("V", "i"), EQUALS, m.add_up([Addend.of(product), Addend.of(rest)])))
     return found
@@ -375,7 +377,3 @@ def _covariance(s: Symbols, noise: list[Addend]) -> tuple[tuple[Markup, ...], ..
                 crossed = [m.times(s.z(r, a), s.z(c, b)) for a, b in (rows, rows[::-1])]
                 addends.append(s.covariance_addend(r, c, 1, m.parenthesise(m.join(crossed, " + "))))
     return m.add_up([*addends, *noise])
-
-
-def _normal(variance: Markup) -> Markup:
-    return "N(0, " + variance + ")"

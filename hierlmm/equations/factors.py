@@ -8,32 +8,26 @@ from hierlmm.design.design import Design
 from hierlmm.design.factors import finest_first, relations
 from hierlmm.design.formula import unquoted
 from hierlmm.design.rows import RandomTerm
-from hierlmm.equations.by_factor import factor_equations
-from hierlmm.equations.describe import SEVERAL
+from hierlmm.equations.describe import next_step
 from hierlmm.equations.equations import equations
-from hierlmm.equations.sections import Written
 from hierlmm.text import align
 
 
 def describe_factors(design: Design) -> str:
     """Describe a model as text: its equations, a line for each factor, and how they lie to each other."""
-    return "\n\n".join([_title(design), *([_equations(design).text] if _written(design) else []), _rows(design)])
+    return "\n\n".join([_title(design), *([equations(design).text] if _written(design) else []), _rows(design)])
 
 
 def describe_factors_html(design: Design) -> str:
     """Describe a model as self-contained HTML without scripts, for notebooks."""
     title = f"<div><strong>{html.escape(_title(design))}</strong></div>"
-    written = f"{title}{_equations(design).html if _written(design) else ''}"
+    written = f"{title}{equations(design).html if _written(design) else ''}"
     return f'<div class="hierlmm-model">{written}<pre>{html.escape(_rows(design))}</pre></div>'
 
 
 def _written(design: Design) -> bool:
     """Whether its equations are there."""
     return design.is_gaussian or not design.has_several_factors
-
-
-def _equations(design: Design) -> Written:
-    return (factor_equations if design.has_several_factors else equations)(design)
 
 
 def _rows(design: Design) -> str:
@@ -44,7 +38,7 @@ def _rows(design: Design) -> str:
     parts = [f"Formula: {design.hierarchy.formula}", "\n".join(["Grouping factors", *table, *told])]
     if not design.is_gaussian:
         parts.insert(1, f"Family: {design.family}" + (f"; {design.rows.note}" if design.rows.note else ""))
-    following = SEVERAL if design.is_gaussian else "Fit with .fit_ml()."
+    following = next_step(design) if design.is_gaussian else "Fit with .fit_ml()."
     return "\n\n".join([*parts, "\n".join(["Data", *facts]), following])
 
 

@@ -15,9 +15,7 @@ from hierlmm.families.family import Family
 
 MEAN, ETA, SPREAD, THRESHOLD = m.symbol("μ", "ij"), m.symbol("η", "ij"), m.symbol("v", "ij"), m.symbol("τ", "k")
 OVER_SUBJECTS = Markup("E_b ", r"\mathrm{E}_{b}\, ", "E<sub>b</sub> ")
-QUADRATIC = m.join(
-    [m.symbol("z", "ij") + Markup("ᵀ", r"^{\top}", "<sup>T</sup>"), m.symbol("D"), m.symbol("z", "ij")], m.BLANK
-)
+QUADRATIC = m.join([m.symbol("z", "ij") + m.TRANSPOSED, m.symbol("D"), m.symbol("z", "ij")], m.BLANK)
 NAMES = {
     "gaussian": "N",
     "poisson": "Poisson",

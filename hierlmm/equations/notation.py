@@ -55,6 +55,9 @@ DOT = Markup("·", r"\,", "·")
 MINUS = Markup("−", "-", "−")
 LESS = Markup(" − ", " - ", " − ")
 BLANK = Markup(" ", r"\,", " ")
+TRANSPOSED = Markup("ᵀ", r"^{\top}", "<sup>T</sup>")
+SHOWN_MATRIX = 4
+"""Rows of the largest matrix that is written out."""
 
 
 def symbol(letter: str, subscript: str = "", *, power: int | None = None) -> Markup:
@@ -166,6 +169,11 @@ def parenthesise(inner: Markup) -> Markup:
 def function(name: str, *arguments: Markup) -> Markup:
     """Return ``Var(y)`` and the like."""
     return Markup(name, rf"\mathrm{{{name}}}", name) + parenthesise(join(arguments, ", "))
+
+
+def normal(variance: Markup) -> Markup:
+    """Return a normal distribution around zero."""
+    return "N(0, " + variance + ")"
 
 
 def raised(base: Markup, exponent: Markup | str) -> Markup:

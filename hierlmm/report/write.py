@@ -135,9 +135,7 @@ def write_plots(comparison: Comparison, folder: Path, note: Callable[[str], None
 
 def model_text(model: BoundModel) -> str:
     """Print of the model, without the line that says how to go on in Python."""
-    from hierlmm.equations.describe import next_step
-
-    return repr(model).removesuffix(next_step(model.design)).rstrip()
+    return repr(model).rsplit("\n\nFit with ", 1)[0]
 
 
 def fit_text(fit: Fit, ci: float = 0.95) -> str:

@@ -39,5 +39,11 @@ def test_the_command_line_fits_several_factors(tmp_path, capsys):
     assert list(effects) == ["factor", "group", "term", "estimate", "sd"] and len(effects) == 40
     assert main(["fit", "pastes", FORMULA, "--weights", "cask", "-q"]) == 2
     assert "--weights with several grouping factors" in capsys.readouterr().err
+    rows = pd.DataFrame({"k": [1, 0, 2, 1] * 3, "n": [2, 3] * 6, "a": [1, 1, 1, 2, 2, 2] * 2, "b": [1, 2, 3] * 4})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    trials = [str(tmp_path / "rows.csv"), "k ~ 1 + (1 | a) + (1 | b)", "--family", "binomial", "--trials", "n", "-q"]
+    assert main(["fit", *trials]) == 0
+    said = capsys.readouterr().out
+    assert "Family: binomial (logit link)" in said and "Fit with" not in said
     assert main(["datasets", "penicillin"]) == 0
     assert "Fit it:  hierlmm fit penicillin" in capsys.readouterr().out
