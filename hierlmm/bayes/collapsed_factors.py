@@ -27,7 +27,7 @@ from hierlmm.bayes.factor_kernel import (
     density_of_sums,
     room_for_sums,
 )
-from hierlmm.bayes.posterior import Collapsed, Conditional, Density, Natural, in_threads
+from hierlmm.bayes.posterior import Collapsed, Conditional, Density, Natural
 from hierlmm.bayes.recover import recover_beta
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.tree import effects_names, factor_dims, model_coords
@@ -38,6 +38,7 @@ from hierlmm.likelihood.forest_kernel import eliminate
 from hierlmm.likelihood.forest_rest import Rest, blas
 from hierlmm.likelihood.forest_sums import factor_sums
 from hierlmm.likelihood.several_factors import SMALL_REST, FactorProducts, factor_products
+from hierlmm.threads import in_threads
 
 
 def one_thread() -> AbstractContextManager[Any]:
@@ -68,7 +69,7 @@ class FactorPosterior(Collapsed):
         data, P = self.products, self.products.n_fixed + 1
         found, packed = np.empty((len(Lambda), P, P)), data.packed if self.is_compiled else None
 
-        def sums(_: int, lo: int, hi: int) -> None:
+        def sums(lo: int, hi: int) -> None:
             for s in range(lo, hi):
                 found[s] = (factor_sums(packed, P, Lambda[s]) if self.is_compiled else data._gather(Lambda[s]))[0].G
 

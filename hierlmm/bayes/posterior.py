@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -22,17 +21,9 @@ from hierlmm.covariance.random import sheared
 from hierlmm.design.design import Design, own_effects
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.kernel import pattern_sums
+from hierlmm.threads import in_threads
 
 Density = Callable[[FloatArray], tuple[float, FloatArray]]
-
-THREADS = 2
-
-
-def in_threads(size: int, work: Callable[[int, int, int], None]) -> None:
-    """Split ``range(size)`` into one piece lo:hi for each thread, and do ``work(number of the piece, lo, hi)``."""
-    bounds = np.linspace(0, size, THREADS + 1).astype(int)
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(work, range(THREADS), bounds[:-1], bounds[1:]))
 
 
 class Posterior(Protocol):
@@ -228,7 +219,7 @@ class Collapsed(ABC):
         products, P = self.products, self.products.n_fixed + 1
         found = np.empty((len(Lambda), P, P))
 
-        def sums(_: int, lo: int, hi: int) -> None:  # the kernel releases the lock
+        def sums(lo: int, hi: int) -> None:  # the kernel releases the lock
             for s in range(lo, hi):
                 found[s] = pattern_sums(products.R, products.C, products.weight, Lambda[s]).G
 

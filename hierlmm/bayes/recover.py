@@ -15,18 +15,19 @@ The whitened rows have the SD σ exp(shift(η)); σ is that where the variance r
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed_kernel import unpack
-from hierlmm.bayes.posterior import THREADS, Collapsed, Natural, in_threads
+from hierlmm.bayes.posterior import Collapsed, Natural
 from hierlmm.compiled import compiled
 from hierlmm.errors import DataError
 from hierlmm.likelihood.kernel import pattern_sums
 from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
 from hierlmm.likelihood.triangles import cholesky
+from hierlmm.threads import in_threads
 
 FEW = 400_000
 """Number of values of b up to which numpy draws them."""
@@ -124,16 +125,16 @@ def draw_random_effects(posterior: Collapsed, natural: Natural, rng: np.random.G
     streams = rng.spawn(-(-S // step))
     out = np.empty((S, J, q))
 
-    def piece(k: int) -> None:
-        lo, hi = k * step, min(S, (k + 1) * step)
-        noise = streams[k].standard_normal((hi - lo, J, q))
-        if S * J * q <= FEW:
-            out[:] = _draw_b_numpy(*data, noise)
-        else:
-            _draw_b(*data, noise, out, lo, hi)
+    def pieces(first: int, last: int) -> None:
+        for k in range(first, last):
+            lo, hi = k * step, min(S, (k + 1) * step)
+            noise = streams[k].standard_normal((hi - lo, J, q))
+            if S * J * q <= FEW:
+                out[:] = _draw_b_numpy(*data, noise)
+            else:
+                _draw_b(*data, noise, out, lo, hi)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(piece, range(len(streams))))
+    in_threads(len(streams), pieces)
     return out
 
 
@@ -247,17 +248,14 @@ def summarise_random_effects(posterior: Collapsed, natural: Natural) -> tuple[Fl
     mean, second = np.empty((J, q)), np.empty((J, q))
 
     R, C = products.subject_R[alone], products.subject_C[alone]
-    sums = [(np.zeros((len(alone), q)), np.zeros((len(alone), q))) for _ in range(THREADS)]
-    in_threads(S, lambda k, lo, hi: _moments_single(R, C, *fixed, lo, hi, *sums[k]))
-    mean[alone], second[alone] = (np.sum([part[k] for part in sums], axis=0) / S for k in range(2))
+    two = 2 * [(len(alone), q)]
+    mean[alone], second[alone] = _averaged(S, two, lambda *own: _moments_single(R, C, *fixed, *own))
 
     K, width = len(shared), q * P
     example = np.unique(products.pattern, return_index=True)[1][shared]
     R = products.subject_R[example]
     shapes = ((K, q, width), (K, q, width, width), (K, q))
-    forms = [tuple(np.zeros(shape) for shape in shapes) for _ in range(THREADS)]
-    in_threads(S, lambda k, lo, hi: _moments_shared(R, *fixed, lo, hi, *forms[k]))
-    linear, quadratic, constant = (np.sum([part[k] for part in forms], axis=0) / S for k in range(3))
+    linear, quadratic, constant = _averaged(S, shapes, lambda *own: _moments_shared(R, *fixed, *own))
     order = np.argsort(products.pattern, kind="stable")
     groups = np.split(order, np.cumsum(size)[:-1])
     for k, pattern in enumerate(shared):
@@ -266,6 +264,17 @@ def summarise_random_effects(posterior: Collapsed, natural: Natural) -> tuple[Fl
         mean[members] = flat @ linear[k].T
         second[members] = np.einsum("ja,iab,jb->ji", flat, quadratic[k], flat, optimize=True) + constant[k]
     return mean, np.sqrt(np.maximum(second - mean**2, 0.0))
+
+
+def _averaged(S: int, shapes: Sequence[tuple[int, ...]], add: Callable[..., None]) -> list[FloatArray]:
+    """Means over S draws of what ``add(lo, hi, *arrays of these shapes)`` adds up over draws lo:hi."""
+
+    def piece(lo: int, hi: int) -> list[FloatArray]:
+        sums = [np.zeros(shape) for shape in shapes]
+        add(lo, hi, *sums)
+        return sums
+
+    return [np.sum(parts, axis=0) / S for parts in zip(*in_threads(S, piece), strict=True)]
 
 
 STREAMS = 2
@@ -309,9 +318,8 @@ def recover_residual(
         for stream, part in zip(streams, np.split(b, [S // STREAMS]), strict=True):
             stream.standard_normal(out=part)  # deviates, which the draws replace one by one
     summed = random_effects == "summary" and q > 0
-    totals = [(np.zeros((J, q)), np.zeros((J, q))) for _ in range(THREADS)]
 
-    def piece(k: int, lo: int, hi: int) -> None:
+    def piece(lo: int, hi: int, *totals: FloatArray) -> None:
         for s in range(lo, hi):
             own, one = _whitened(rows, eta[s]).products, slice(s, s + 1)
             data = (own.subject_R, own.subject_C, Lambda[one], V[one])
@@ -325,16 +333,15 @@ def recover_residual(
                 _draw_b(*data, working[one], working_sigma[one], b[one], b[one], 0, 1)
             elif summed:
                 gamma = np.append(-mean[s], 1.0)[None]
-                _moments_single(*data, gamma, covariance[one], working_sigma[one], 0, 1, *totals[k])
+                _moments_single(*data, gamma, covariance[one], working_sigma[one], 0, 1, *totals)
 
-    in_threads(S, piece)
+    first, second = _averaged(S, 2 * [(J, q)], piece)
     beta = products.scaling.beta(working) if p else working
     # What was sampled is the SD of the whitened rows; σ is that where the variance ratio is 1.
     shift = np.array([rows.shift(e) for e in eta])
     natural = Natural(beta, sd, factor, sigma * np.exp(-shift), working, mean, covariance)
     if not summed:
         return natural, b, None
-    first, second = (np.sum([t[k] for t in totals], axis=0) / S for k in range(2))
     return natural, None, (first, np.sqrt(np.maximum(second - first**2, 0.0)))
 
 

@@ -16,7 +16,6 @@ a draw costs the same whatever the number of rows of the subject.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -26,8 +25,8 @@ from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import subject_rows
 from hierlmm.likelihood.residual_rows import whiten_columns
+from hierlmm.threads import in_threads
 
-THREADS = 2
 WORTH_A_THREAD = 20_000
 """Subjects times draws below which starting threads costs more than it saves."""
 
@@ -94,9 +93,7 @@ def rows_loglik(
     if out.size < WORTH_A_THREAD:
         _loglik(*data, 0, S)
     else:
-        bounds = np.linspace(0, S, THREADS + 1).astype(int)
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(lambda lo, hi: _loglik(*data, lo, hi), bounds[:-1], bounds[1:]))
+        in_threads(S, lambda lo, hi: _loglik(*data, lo, hi))
     return out - 0.5 * np.outer(np.log(2.0 * np.pi) + 2.0 * np.log(sigma), np.diff(start))
 
 

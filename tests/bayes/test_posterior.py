@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import hierlmm as hl
-from hierlmm.bayes import recover
 from hierlmm.bayes.collapsed_residual import posterior_of
 from hierlmm.bayes.posterior import Posterior
 from hierlmm.bayes.priors import resolve_priors
@@ -37,7 +36,7 @@ def recovered(posterior, random_effects):
 def test_any_number_of_threads_gives_the_same(posterior, random_effects, monkeypatch):
     found = []
     for threads in THREADS:
-        monkeypatch.setattr(recover, "THREADS", threads)
+        monkeypatch.setattr("hierlmm.threads.THREADS", threads)
         found.append(recovered(posterior, random_effects))
     for other in found[1:]:
         for first, second in zip(found[0], other, strict=True):

@@ -84,16 +84,16 @@ def test_a_new_response_has_no_link():
 
 def test_left_out_rows_of_a_family_have_its_distribution():
     k = pd.Series([0.9, 0.1], index=["a", "b"])
-    said = _verdict("observation", k, 0.7, data_family("poisson"))
+    said = _verdict("observation", k, 0.7, design_of("poisson"))
     assert "Poisson distribution" in said
     assert "sigma" not in said
-    assert "SD: sigma" in _verdict("observation", k, 0.7, data_family("gaussian"))
+    assert "SD: sigma" in _verdict("observation", k, 0.7, design_of("gaussian"))
 
 
-def data_family(name):
+def design_of(name):
     return hl.TwoLevelModel.from_formula(
         "x ~ 1 + (1 | subject)" if name == "gaussian" else "y ~ 1 + (1 | subject)", data_of("poisson"), family=name
-    ).design.family
+    ).design
 
 
 def test_no_verb_is_recommended_that_is_refused():
