@@ -77,6 +77,11 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def listed(parts: Sequence[str]) -> str:
+    """Things one after the other: ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
 def singular(unit: str) -> str:
     """A unit of time as it stands after "per": ``year`` of ``years``; others as they are."""
     return unit[:-1] if unit in ("years", "months", "weeks", "days", "hours", "minutes", "seconds") else unit

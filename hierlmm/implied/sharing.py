@@ -29,6 +29,7 @@ from hierlmm.fits.multilevel import MultilevelNumbers
 from hierlmm.fits.several import SEE
 from hierlmm.frames import shorten
 from hierlmm.implied.covariance import large_sample_parameters
+from hierlmm.implied.grid import check_request
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import align
@@ -126,33 +127,29 @@ def shared_groups(
     seed: int | None,
 ) -> SharedGroups:
     """See `MultilevelFit.implied_marginal`."""
+    check_request(fit, at, draws)
     design = fit.design
     names = list(finest_first(design))
     values, X1 = _two_rows(design, at)
     kinds, counts = sharing(design, names)
-    order = {term.columns.group: k for k, term in enumerate(design.random)}
-    D = np.stack([fit.solution.D])
-    covariance, total = _moments(design, X1, kinds, [order[n] for n in names], D, np.array([fit.sigma]))
+    covariance, correlation, parts = _moments(design, names, X1, kinds, fit.solution.D[None], np.array([fit.sigma]))
     low = high = np.full(len(kinds), np.nan)
     note = "No intervals (draws=0)."
     if draws:
-        (sampled, sigma, _), note = large_sample_parameters(fit, draws, ci, seed)
+        (D, sigma, _), note = large_sample_parameters(fit, draws, ci, seed)
         note = note.replace("Bands:", "Intervals:").replace("the bands are", "the intervals are")
-        found, spread = _moments(design, X1, kinds, [order[n] for n in names], sampled, sigma)
-        tail = 0.5 * (1.0 - ci)
-        low, high = np.quantile(_correlations(found, spread), [tail, 1.0 - tail], axis=0)
+        tails = [0.5 * (1.0 - ci), 0.5 * (1.0 + ci)]
+        low, high = np.quantile(_moments(design, names, X1, kinds, D, sigma)[1], tails, axis=0)
     same = {name: np.where(kinds[:, k], SAME, OTHER) for k, name in enumerate(names)}
-    numbers = {"covariance": covariance[0], "correlation": _correlations(covariance, total)[0]}
+    numbers = {"covariance": covariance[0], "correlation": correlation[0], "lower": low, "upper": high}
     at_rows = chosen_rows(fit, names, rows)
     V = fit._covariance_of(at_rows)
     sd = np.sqrt(np.diag(V))
     V.index = V.columns = _labels(design, names, at_rows) if rows is None else V.index
-    parts = [np.einsum("ij,jk,ik->i", Z, fit.D[n].to_numpy(), Z) for n, Z in _own_columns(design, names, X1)]
-    variance = np.column_stack([*parts, np.full(2, fit.sigma**2), total[0]])
-    found_at = pd.DataFrame(variance, columns=[*names, "residual", "total"]).drop_duplicates()
+    variance = pd.DataFrame(parts[0], columns=[*names, "residual"])
     return SharedGroups(
-        pairs=pd.DataFrame({**same, "pairs": counts, **numbers, "lower": low, "upper": high}),
-        variance=found_at,
+        pairs=pd.DataFrame({**same, "pairs": counts, **numbers}),
+        variance=variance.assign(total=variance.sum(axis=1)).drop_duplicates(),
         at=values,
         V=V,
         correlation=V.div(sd, axis=0).div(sd, axis=1),
@@ -208,25 +205,17 @@ def _two_rows(design: Design, at: Mapping[str, Any] | None) -> tuple[dict[str, A
     return values, design.terms.apply(rows).X1
 
 
-def _own_columns(design: Design, names: list[str], X1: FloatArray) -> list[tuple[str, FloatArray]]:
-    columns = {term.columns.group: term.columns.columns for term in design.random}
-    return [(name, X1[:, columns[name]]) for name in names]
-
-
 def _moments(
-    design: Design, X1: FloatArray, kinds: np.ndarray, order: list[int], D: FloatArray, sigma: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Covariances of two rows by what they share (S, m), and the variances of both rows (S, 2)."""
-    shares, variances = [], sigma[:, None] ** 2
-    for k in order:
-        Z, part = X1[:, design.random[k].columns.columns], D[:, *own_part(design, k)]
-        shares.append(np.einsum("j,sjk,k->s", Z[0], part, Z[1]))
-        variances = variances + np.einsum("ij,sjk,ik->si", Z, part, Z)
-    return np.array(shares).T @ kinds.T, variances
-
-
-def _correlations(covariance: FloatArray, variances: FloatArray) -> FloatArray:
-    return covariance / np.sqrt(np.prod(variances, axis=1))[:, None]
+    design: Design, names: list[str], X1: FloatArray, kinds: np.ndarray, D: FloatArray, sigma: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Covariances and correlations of two rows by what they share (S, m); parts of their variances (S, 2, K + 1)."""
+    at = {term.columns.group: k for k, term in enumerate(design.random)}
+    own = [(X1[:, design.random[at[n]].columns.columns], D[:, *own_part(design, at[n])]) for n in names]
+    both = np.stack([Z @ part @ Z.T for Z, part in own], axis=-1)  # (S, 2, 2, K)
+    noise = np.broadcast_to(sigma[:, None, None] ** 2, (len(sigma), 2, 1))
+    parts = np.concatenate([both[:, [0, 1], [0, 1]], noise], axis=2)
+    covariance = both[:, 0, 1] @ kinds.T
+    return covariance, covariance / np.sqrt(np.prod(parts.sum(axis=2), axis=1))[:, None], parts
 
 
 def chosen_rows(fit: MultilevelNumbers, names: list[str], rows: Any) -> IntArray:

@@ -35,6 +35,7 @@ from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.interpret.grammar import render
 from hierlmm.likelihood.wald import BY_DEFAULT, Asked
+from hierlmm.text import listed
 
 Kind = Literal["intercept", "slope", "difference", "cell", "part"]
 SEE = "docs, page 'In words'"
@@ -302,7 +303,7 @@ def group_text(keys: Mapping[Any, Any], mean: Mapping[str, bool]) -> str:
     for name, value in keys.items():
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
         parts.append(f"{name} = {text}" + (" (the mean)" if mean.get(str(name)) else ""))
-    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+    return listed(parts)
 
 
 def judged(fit: Fit, L: FloatArray, ci: float, how: Asked = BY_DEFAULT) -> Estimates:

@@ -12,7 +12,7 @@ from hierlmm.fits.components import zero_terms
 from hierlmm.implied.sharing import SAME, shared_groups
 from hierlmm.interpret.grammar import Sentence
 from hierlmm.interpret.words import MAX_SENTENCES, Words
-from hierlmm.text import number, percentage
+from hierlmm.text import listed, number, percentage
 
 NORMAL = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
@@ -22,7 +22,7 @@ def model_sentences(words: Words, section: str) -> Iterator[Sentence]:
     """Rows and groups, and what is nested in what."""
     fit, sizes = words.fit, finest_first(words.fit.design)
     facts = {"rows": fit.n_obs, **sizes}
-    groups = " and ".join(f"{n:,} groups of {name}" for name, n in sizes.items())
+    groups = listed([f"{n:,} groups of {name}" for name, n in sizes.items()])
     yield words.say(section, "factors.rows", facts, rows=fit.n_obs, groups=groups, **_fitted(words))
     if found := relations(fit.design):
         yield words.say(section, "factors.relations", told="; ".join(found))
@@ -77,13 +77,13 @@ def shares_sentences(words: Words, section: str) -> Iterator[Sentence]:
     shares["within groups of all factors"] = 1.0 - float(icc.sum())
     texts = [f"{percentage(value)} lies {where}" for where, value in shares.items()]
     most = max(shares, key=lambda where: shares[where])
-    yield words.say(section, "factors.shares", shares, shares=", ".join(texts[:-1]) + f" and {texts[-1]}", most=most)
+    yield words.say(section, "factors.shares", shares, shares=listed(texts), most=most)
 
 
 def sharing_sentences(words: Words, section: str) -> Iterator[Sentence]:
     """Correlations of two rows by the groups that they share."""
     fit: Any = words.fit
-    found = shared_groups(fit, None, [fit.design.frame.index[0]], words.ci, 0, None)
+    found = shared_groups(fit, None, None, words.ci, 0, None)
     design = words.fit.design
     names = list(finest_first(design))
     at = "".join(f" where {name} = {value[0]:.4g}" for name, value in found.at.items() if isinstance(value[0], float))

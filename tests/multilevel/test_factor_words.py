@@ -28,6 +28,7 @@ def test_nested_factors_in_words(nested):
 
 def test_slopes_and_crossed_factors_in_words(fit):
     text = " ".join(fit.interpret().text.split())
+    assert "160 rows in 24 groups of school:class, 8 groups of school and 5 groups of rater" in text
     assert "school and rater are crossed" in text
     assert "Groups of school differ in their mean of y where x = 0 with an SD of" in text
     assert "Groups of school differ in their coefficient of x with an SD of" in text
@@ -47,3 +48,9 @@ def test_the_range_of_slopes_in_words(pupils):
     low, high = (fit.beta["x"] + sign * 1.959964 * fit.sd_b["school"]["x"] for sign in (-1, 1))
     facts = fit.interpret().facts.set_index("fact")["value"]
     np.testing.assert_allclose([facts["low"], facts["high"]], [low, high], rtol=1e-6)
+
+
+def test_rows_need_no_labels_of_their_own(nested, pastes):
+    """Two tables one below the other keep the labels of both."""
+    rows = pastes.set_axis([0] * len(pastes))
+    assert build("strength ~ 1 + (1 | batch / cask)", rows).fit_reml().interpret().text == nested.interpret().text

@@ -55,6 +55,8 @@ def test_slopes_stand_at_their_means_unless_said(fit):
     assert len(found.variance) == 1 and len(fit.implied_marginal({"x": [0, 1]}, draws=0).variance) == 2
     with pytest.raises(SpecificationError, match="no random effect depends on it"):
         fit.implied_marginal({"kind": "p"})
+    with pytest.raises(SpecificationError, match="quantiles of so few draws"):
+        fit.implied_marginal(draws=-1)
     for wrong in ([1.0, 2.0, 3.0], np.nan):
         with pytest.raises(SpecificationError, match="finite numbers"):
             fit.implied_marginal({"x": wrong})
