@@ -11,14 +11,15 @@ so that every residual and every random effect is divided by its own SD.
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_solve
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray, Rng
-from hierlmm.design.factors import ALL, own_part
+from hierlmm.design.factors import ALL, factors_at, own_part
 from hierlmm.diagnostics.curve_band import CurveBand, curve_band
 from hierlmm.diagnostics.replicate import drawn_of_factors
 from hierlmm.fits.components import zero_terms
@@ -36,45 +37,39 @@ class FactorResiduals:
     """
 
     def __init__(self, fit: MultilevelNumbers) -> None:
-        self.fit, self.design, self.equations = fit, fit.design, Equations(fit.design)
-        self.state = fit.solution
+        remedy = "look at fit.residuals(), fit.b and fit.blup_variances()"
+        self.equations = Equations(fit.design, "residuals of simulated responses", remedy)
+        self.design, self.state = fit.design, fit.solution
 
     @cached_property
-    def W(self) -> FloatArray:
-        """[Q Z] of the rows, random effects times the roots of their D: (N, p + T)."""
-        rows = rows_to_predict(self.design, None, ALL, "refuse")
-        return self.equations.scaled(self.equations.columns(rows), self.state)
-
-    @cached_property
-    def root(self) -> Any:
-        """Factor of Henderson's matrix."""
-        M = self.W.T @ self.W
-        p = self.equations.starts[0]
-        M[np.diag_indices_from(M)] += np.where(np.arange(len(M)) < p, 0.0, self.state.sigma**2)
-        return cho_factor(M, lower=True)
+    def _solver(self) -> tuple[FloatArray, Any]:
+        """The roots of all D as one block diagonal matrix, and the factor of Henderson's matrix."""
+        return self.equations.scaled(np.eye(self.equations.starts[-1]), self.state), self.equations.factor(self.state)
 
     def coefficients(self, Y: FloatArray) -> FloatArray:
-        """Coefficients of the columns of W for responses (N, S): (p + T, S)."""
-        return np.asarray(cho_solve(self.root, self.W.T @ (Y - self.design.offset[:, None])))
+        """β̂, by the basis of X, and all b̂ of responses (N, S): (p + T, S)."""
+        roots, factor = self._solver
+        W, R = self.equations.rows, Y - self.design.offset[:, None]
+        return np.asarray(roots @ cho_solve(factor, roots.T @ (W.T @ R)))
 
-    def fitted(self, Y: FloatArray, level: str) -> FloatArray:
-        """Fitted values (N, S) with all random effects, or with none."""
-        u = self.coefficients(Y)
-        if level == "population":
-            u[self.equations.starts[0] :] = 0.0
-        return self.design.offset[:, None] + self.W @ u
+    def fitted(self, found: FloatArray, level: str) -> FloatArray:
+        """Fitted values (N, S) of coefficients, with the random effects of some factors."""
+        starts, inside, kept = self.equations.starts, factors_at(self.design, level), found.copy()
+        for k, (lo, hi) in enumerate(pairwise(starts)):
+            if k not in inside:
+                kept[lo:hi] = 0.0
+        return np.asarray(self.design.offset[:, None] + self.equations.rows @ kept)
 
     @cached_property
     def sd(self) -> FloatArray:
         """SD of every residual over samples, (N,)."""
-        half = solve_triangular(self.root[0], self.W.T, lower=True)
-        return self.state.sigma * np.sqrt(np.maximum(1.0 - np.einsum("tn,tn->n", half, half), 0.0))
+        rows = rows_to_predict(self.design, None, ALL, "refuse")
+        return np.sqrt(np.maximum(self.state.sigma**2 - self.equations.at(self.state, rows)[1], 0.0))
 
-    def effects(self, Y: FloatArray, k: int) -> FloatArray:
-        """Random effects of factor k for responses (N, S): (J, q, S)."""
+    def effects(self, found: FloatArray, k: int) -> FloatArray:
+        """Random effects of factor k among coefficients: (J, q, S)."""
         lo, hi = self.equations.starts[k : k + 2]
-        H = self.state.root[own_part(self.design, k)]
-        return np.einsum("ab,jbs->jas", H, self.coefficients(Y)[lo:hi].reshape(-1, len(H), Y.shape[1]))
+        return found[lo:hi].reshape(-1, self.equations.sizes[k], found.shape[1])
 
     def draw(self, n: int, rng: Rng) -> FloatArray:
         """Responses drawn from the fitted model, (N, n)."""
@@ -89,13 +84,13 @@ def factor_normality(
     """Quantiles of the residuals and of the random effects of every factor, beside normal ones."""
     own = FactorResiduals(fit)
     Y = np.column_stack([fit.design.y, own.draw(simulations, rng)])
-    asked: dict[str, FloatArray] = {}
+    found, asked = own.coefficients(Y), dict[str, FloatArray]()
     if 1 in levels:
-        asked[name] = (Y - own.fitted(Y, "all"))[own.sd > 1e-8 * own.sd.max()]
-        asked[name] /= own.sd[own.sd > 1e-8 * own.sd.max(), None]
+        known = own.sd > 1e-8 * own.sd.max()  # a row that the model fits exactly has no residual
+        asked[name] = (Y - own.fitted(found, ALL))[known] / own.sd[known, None]
     zero, spread = zero_terms(fit), fit.blup_variances()
     for k, term in enumerate(fit.design.random) if 2 in levels else ():
-        factor, b = term.columns.group, own.effects(Y, k)
+        factor, b = term.columns.group, own.effects(found, k)
         variance = spread[factor]["var_of_blup"].to_numpy().reshape(b.shape[:2])
         for r, effect in enumerate(term.columns.names):
             if f"{effect} | {factor}" not in zero:
@@ -114,7 +109,6 @@ def simulated_residuals(fit: Any, level: str, kind: str, n: int, rng: Rng) -> tu
     """Fitted values and residuals (N, n) of responses drawn from a fit, each treated as the data were."""
     own = FactorResiduals(fit)
     Y = own.draw(n, rng)
-    fitted = own.fitted(Y, level)
-    outside = range(len(fit.design.random)) if level == "population" else ()
-    ratio = np.ones(len(Y)) if kind == "response" else np.sqrt(fit._variance_of(outside))
-    return fitted, (Y - fitted) / ratio[:, None]
+    fitted = own.fitted(own.coefficients(Y), level)
+    ratio = 1.0 if kind == "response" else np.sqrt(fit._variance_beyond(level))[:, None]
+    return fitted, (Y - fitted) / ratio

@@ -23,7 +23,7 @@ from hierlmm.diagnostics.normality import LONGEST
 from hierlmm.diagnostics.serial_residuals import information, linear_residuals
 from hierlmm.drawing.style import evenly
 from hierlmm.fits.base import Fit, Level
-from hierlmm.predict.factors import MOST_EFFECTS
+from hierlmm.predict.factors import MOST_EFFECTS, n_effects
 
 type Kind = Literal["response", "pearson", "normalized"]
 GRID = 41
@@ -94,7 +94,7 @@ def _of_factors(
     low, high = np.quantile(fitted, [0.03, 0.97])
     grid = np.linspace(float(low), float(high), GRID)
     observed = smooth(fitted[kept], residual[kept], grid, span)
-    if simulations == 0 or sum(map(np.size, (fit.b[name] for name in fit.b))) > MOST_EFFECTS:
+    if simulations == 0 or n_effects(fit.design) > MOST_EFFECTS:
         unknown = np.full(GRID, np.nan)
         return CurveBand(grid, observed, unknown, unknown, np.nan, ci)
     x, r = (v[kept].T for v in simulated_residuals(fit, level, kind, simulations, np.random.default_rng(seed)))

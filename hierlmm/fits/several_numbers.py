@@ -6,7 +6,7 @@ y = Xβ + Σ_k Z_k b_k + e,      b_kj ~ N(0, D_k) for every group j of factor k,
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
 
@@ -102,21 +102,20 @@ class FactorNumbers(Fit):
         """
         choose("kind", kind, ("response", "pearson", "normalized"))
         residual = self.design.y - self.fitted(level).to_numpy()
+        if kind == "normalized" and len(factors_at(self.design, level)) < len(self.design.random):
+            received = f"residuals(kind='normalized', level={level!r})"
+            reason = "rows that share groups of several factors have no one factor of their covariance to divide by"
+            raise NotAvailableError(received, reason, "use kind='pearson', or level='all'", SEE)
         if kind != "response":
-            inside = factors_at(self.design, level)
-            outside = [k for k in range(len(self.design.random)) if k not in inside]
-            if outside and kind == "normalized":
-                received = f"residuals(kind='normalized', level={level!r})"
-                reason = "rows that share groups of several factors have no one factor of their covariance to divide by"
-                raise NotAvailableError(received, reason, "use kind='pearson', or level='all'", SEE)
-            residual = residual / np.sqrt(self._variance_of(outside))
+            residual = residual / np.sqrt(self._variance_beyond(level))
         return pd.Series(residual, index=self.design.frame.index, name=f"{kind} residual")
 
-    def _variance_of(self, factors: Sequence[int]) -> FloatArray:
-        """Variance of each row by some factors and the residual, (N,)."""
-        variance = np.full(self.n_obs, self.sigma**2)
-        for term in (self.design.random[k] for k in factors):
-            variance += np.einsum("ij,jk,ik->i", term.Z, self.D[term.columns.group].to_numpy(), term.Z)
+    def _variance_beyond(self, level: str) -> FloatArray:
+        """Variance of each row around its line at a level, (N,): by the factors that it leaves out, and the residual."""
+        variance, inside = np.full(self.n_obs, self.sigma**2), factors_at(self.design, level)
+        for k, term in enumerate(self.design.random):
+            if k not in inside:
+                variance += np.einsum("ij,jk,ik->i", term.Z, self.D[term.columns.group].to_numpy(), term.Z)
         return variance
 
     def marginal_covariance(self, rows: Any = None) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from hierlmm.design.factors import ALL
+from hierlmm.design.factors import ALL, POPULATION, factors_at
 from hierlmm.design.questions import unit_of
 from hierlmm.diagnostics.curve_band import CurveBand
 from hierlmm.diagnostics.residual_curve import MOST_ROWS, residual_curve
@@ -22,8 +22,8 @@ from hierlmm.plots.fits import one_named
 from hierlmm.plots.rows import Groups, row_groups
 
 KINDS = ("pearson", "response", "normalized")
-LEVELS = ("subject", "population")
-AROUND = {"subject": "the subjects' own lines", "population": "the population line", ALL: "the lines of all groups"}
+LEVELS = ("subject", POPULATION)
+AROUND = {"subject": "the subjects' own lines", POPULATION: "the population line", ALL: "the lines of all groups"}
 MOST_POINTS = 5000
 
 
@@ -33,7 +33,7 @@ def plot_residuals(
     fits: Fit | SideBySide,
     *,
     kind: Literal["pearson", "response", "normalized"] = "pearson",
-    level: Literal["subject", "population"] | None = None,
+    level: str | None = None,
     by: str | None = None,
     ci: float = 0.95,
     simulations: int = 199,
@@ -56,8 +56,8 @@ def plot_residuals(
     kind : {"pearson", "response", "normalized"}
         As for ``fit.residuals``.
     level : {"subject", "population"}, optional
-        Around the subjects' own lines (the default where there are random effects; with several factors the lines of
-        all groups), or around the population line.
+        Around the subjects' own lines (the default where there are random effects), or around the population line. With
+        several factors as for ``fit.residuals``: ``"all"``, the default, ``"population"``, or a factor.
     by : str, optional
         Column whose values have colours.
     ci : float
@@ -85,9 +85,7 @@ def plot_residuals(
     """
     name, fit = one_named(fits)
     choose("kind", kind, KINDS)
-    asked = level or ("subject" if fit.has_random_effects else "population")
-    choose("level", asked, LEVELS)
-    line: Any = ALL if fit.design.has_several_factors and asked == "subject" else asked
+    line: Any = _line(fit, level)
     fitted, residual = (v.to_numpy(dtype=np.float64) for v in (fit.fitted(line), fit.residuals(kind, line)))
     curve = residual_curve(fit, kind, line, ci, simulations, seed=seed)
     panels = Panels({"": np.vstack([fitted, residual])}, "panel", (6.4, 4.3), figure, name="residuals")
@@ -111,7 +109,7 @@ def plot_residuals(
     coloured = f" Colours: {by}." if by else ""
     some = f", {len(rows):,} of {len(fitted):,} points" if len(rows) < len(fitted) and not cells else ""
     all_of = f" Hexagons: how many of {len(fitted):,} points, darker on a logarithmic scale." if cells else ""
-    caption = f"{kind.capitalize()} residuals around {AROUND[line]}.{all_of} {_band_text(curve, len(fitted))}{coloured}"
+    caption = f"{kind.capitalize()} residuals around {AROUND.get(line, f'the lines of {line}')}.{all_of} {_band_text(curve, len(fitted))}{coloured}"
     return panels.finish(
         {"": ""},
         title=f"{_seen(curve)} ({name}){some}",
@@ -120,6 +118,16 @@ def plot_residuals(
         ylabel="residual" + (f" ({unit_of(fit.design) or response})" if kind == "response" else " (in SDs)"),
         legend=_legend(groups, by),
     )
+
+
+def _line(fit: Fit, level: str | None) -> str:
+    """The level of the line around which residuals are, by default the finest."""
+    if fit.design.has_several_factors:
+        factors_at(fit.design, level or ALL)
+        return level or ALL
+    line = level or ("subject" if fit.has_random_effects else POPULATION)
+    choose("level", line, LEVELS)
+    return line
 
 
 def _draw_points(panels: Panels, points: np.ndarray, rows: np.ndarray, groups: Groups, by: str | None) -> None:

@@ -166,6 +166,11 @@ def _moments(fit: MultilevelNumbers, rows: FactorRows, *, prediction: bool) -> t
     return found, shifts if rows.groups else shifts[:, :0]
 
 
+def n_effects(design: Design) -> int:
+    """Random effects of all groups of all factors."""
+    return sum(len(own.columns.names) * len(own.group.labels) for own in design.random)
+
+
 class Equations:
     """Henderson's equations of all rows; X by an orthonormal basis, random effects factor by factor.
 
@@ -175,15 +180,19 @@ class Equations:
         If there are more than `MOST_EFFECTS` random effects.
     """
 
-    def __init__(self, design: Design) -> None:
+    def __init__(
+        self,
+        design: Design,
+        what: str = "intervals of predictions",
+        remedy: str = "leave interval out; fit.b_sd has errors of single effects",
+    ) -> None:
         self.design = design
         self.sizes = [len(own.columns.names) for own in design.random]
         lengths = [size * len(own.group.labels) for size, own in zip(self.sizes, design.random, strict=True)]
         self.starts = np.cumsum([design.X.shape[1], *lengths]).tolist()
-        if sum(lengths) > MOST_EFFECTS:
-            received = f"intervals of predictions with {sum(lengths):,} random effects"
+        if (many := n_effects(design)) > MOST_EFFECTS:
             reason = f"they need dense matrices of that size, which are made for up to {MOST_EFFECTS:,}"
-            raise NotAvailableError(received, reason, "leave interval out; fit.b_sd has errors of single effects", SEE)
+            raise NotAvailableError(f"{what} with {many:,} random effects", reason, remedy, SEE)
 
     @cached_property
     def basis(self) -> tuple[FloatArray, FloatArray]:
@@ -192,18 +201,18 @@ class Equations:
         return Q, R
 
     @cached_property
-    def products(self) -> tuple[FloatArray, FloatArray]:
-        """[Q Z]'[Q Z] and [Q Z]'y."""
+    def rows(self) -> Any:
+        """[Q Z] of the fitted rows, sparse."""
         from scipy.sparse import csr_array, hstack
 
-        Q, design = self.basis[0], self.design
-        W = hstack(
-            [
-                csr_array(Q),
-                *(csr_array(self.effects(k, own.group.index, own.Z)) for k, own in enumerate(design.random)),
-            ]
-        )
-        return (W.T @ W).toarray(), W.T @ (design.y - design.offset)
+        own = [csr_array(self.effects(k, own.group.index, own.Z)) for k, own in enumerate(self.design.random)]
+        return hstack([csr_array(self.basis[0]), *own], format="csr")
+
+    @cached_property
+    def products(self) -> tuple[FloatArray, FloatArray]:
+        """[Q Z]'[Q Z] and [Q Z]'y."""
+        W = self.rows
+        return (W.T @ W).toarray(), W.T @ (self.design.y - self.design.offset)
 
     def effects(self, k: int, at: IntArray, Z: FloatArray) -> Any:
         """Sparse Z of one factor, (n, J q): rows of new groups have none."""
@@ -214,14 +223,18 @@ class Equations:
         shape = (len(at), self.starts[k + 1] - self.starts[k])
         return coo_array((Z[known].ravel(), (np.repeat(known, size), columns)), shape=shape)
 
+    def factor(self, state: Solution) -> Any:
+        """Cholesky factor of M at one θ."""
+        M = self.scaled(self.scaled(self.products[0], state).T, state)
+        M[np.diag_indices_from(M)] += np.where(np.arange(len(M)) < self.starts[0], 0.0, state.sigma**2)
+        return cho_factor(M, lower=True)
+
     def at(self, state: Solution, rows: FactorRows) -> tuple[FloatArray, FloatArray]:
         """Estimates of rows at one θ, and variances of their errors given it: (n,), (n,)."""
-        A, c = self.products
-        M, right = self.scaled(self.scaled(A, state).T, state).copy(), self.scaled(c[None], state)[0]
-        M[np.diag_indices_from(M)] += np.where(np.arange(len(M)) < self.starts[0], 0.0, state.sigma**2)
-        L = cho_factor(M, lower=True)
-        u, line, variance = cho_solve(L, right), rows.offset.copy(), np.zeros(len(rows.X))
-        for part in pieces(len(rows.X), 2.0 * len(M)):
+        L = self.factor(state)
+        u = cho_solve(L, self.scaled(self.products[1][None], state)[0])
+        line, variance = rows.offset.copy(), np.zeros(len(rows.X))
+        for part in pieces(len(rows.X), 2.0 * len(u)):
             own = self.scaled(self.columns(rows.take(part)), state)
             line[part] += own @ u
             error = solve_triangular(L[0], own.T, lower=True)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import hierlmm as hl
 from hierlmm.diagnostics.factor_residuals import FactorResiduals
 from hierlmm.diagnostics.normality import normality
 from hierlmm.diagnostics.residual_curve import residual_curve
+from hierlmm.errors import DataError
 
 close = np.testing.assert_allclose
 
 
 def test_responses_become_what_the_fit_has(fit):
     own, y = FactorResiduals(fit), fit.design.y[:, None]
-    for level in ("all", "population"):
-        close(own.fitted(y, level)[:, 0], fit.fitted(level), rtol=1e-8)
+    found = own.coefficients(y)
+    for level in ("all", "population", *fit.b):
+        close(own.fitted(found, level)[:, 0], fit.fitted(level), rtol=1e-8)
     for k, name in enumerate(fit.b):
-        close(own.effects(y, k)[..., 0], fit.b[name], atol=1e-8)
+        close(own.effects(found, k)[..., 0], fit.b[name], atol=1e-8)
 
 
 def test_residuals_have_the_spread_of_the_definition(fit, dense):
@@ -47,6 +50,11 @@ def test_what_a_model_lacks_stands_out(pupils):
     assert normality(fit, (2,), 0.95, 199).bands["Intercept | school"].p_value < 0.05
 
 
-def test_pictures_say_whose_residuals_they_are(nested):
-    picture = nested.plot_residuals(simulations=19, backend="none")
-    assert picture is not None and nested.plot_qq(level=1, simulations=19, backend="none") is not None
+def test_residuals_stand_around_the_lines_of_a_level(nested):
+    for level, words in (("batch", "around the lines of batch."), ("all", "around the lines of all groups.")):
+        picture = nested.plot_residuals(level=level, simulations=19, backend="none")
+        assert words in " ".join(picture.caption.split())
+    with pytest.raises(DataError, match="no such level"):
+        nested.plot_residuals(level="cask", backend="none")
+    assert residual_curve(nested, "pearson", "batch", 0.95, 99).p_value > 0.05
+    assert nested.plot_qq(level=1, simulations=19, backend="none") is not None
