@@ -111,7 +111,7 @@ class FactorNumbers(Fit):
         return pd.Series(residual, index=self.design.frame.index, name=f"{kind} residual")
 
     def _variance_beyond(self, level: str) -> FloatArray:
-        """Variance of each row around its line at a level, (N,): by the factors that it leaves out, and the residual."""
+        """Variance of each row around its line at a level, (N,): of the factors left out, and the residual's."""
         variance, inside = np.full(self.n_obs, self.sigma**2), factors_at(self.design, level)
         for k, term in enumerate(self.design.random):
             if k not in inside:

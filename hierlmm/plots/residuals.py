@@ -109,7 +109,8 @@ def plot_residuals(
     coloured = f" Colours: {by}." if by else ""
     some = f", {len(rows):,} of {len(fitted):,} points" if len(rows) < len(fitted) and not cells else ""
     all_of = f" Hexagons: how many of {len(fitted):,} points, darker on a logarithmic scale." if cells else ""
-    caption = f"{kind.capitalize()} residuals around {AROUND.get(line, f'the lines of {line}')}.{all_of} {_band_text(curve, len(fitted))}{coloured}"
+    around = AROUND.get(line, f"the lines of {line}")
+    caption = f"{kind.capitalize()} residuals around {around}.{all_of} {_band_text(curve, len(fitted))}{coloured}"
     return panels.finish(
         {"": ""},
         title=f"{_seen(curve)} ({name}){some}",
