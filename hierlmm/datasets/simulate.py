@@ -220,7 +220,7 @@ def simulate(
     level2, level1 = dict(level2 or {}), dict(level1 or {})
     counted = {} if trials is None else {"trials": trials}
     _check_names([subject, time, response, *level2, *level1, *counted])
-    occasions, fixed = _occasions(times), _coefficients(beta)
+    occasions, fixed = _occasions(times), stated_coefficients(beta)
     names, covariances = _by_group(D, random, time, group)
 
     rng_w, rng_t, rng_x, rng_b, rng_e, rng_drop = _streams(seed, 6)
@@ -337,7 +337,8 @@ def _rows_kept(rng: np.random.Generator, dropout: float, n: int) -> Array:
 # --- Names and parameters ---------------------------------------------------------------------------------------------
 
 
-def _coefficients(beta: Any) -> dict[str, float]:
+def stated_coefficients(beta: Any) -> dict[str, float]:
+    """Fixed effects by name, checked."""
     if not hasattr(beta, "items"):
         received = f"beta of type {type(beta).__name__!r}"
         raise refuse(received, "Coefficients need names.", "Use a mapping such as {'Intercept': 10, 'time': 0.5}.")
@@ -348,7 +349,7 @@ def _by_group(
     D: Any, random: Sequence[str] | None, time: str, group: str | None
 ) -> tuple[list[str], dict[str | None, Array]]:
     """Return the names of the random effects, and their covariance by level of the group, under None without any."""
-    found = {level: _random_effects(own, random, time) for level, own in by_level(D, "D", group, "group").items()}
+    found = {level: stated_effects(own, random, time) for level, own in by_level(D, "D", group, "group").items()}
     names = next(iter(found.values()))[0]
     if any(own != names for own, _ in found.values()):
         received, reason = "D with other random effects for some levels", "All levels have the same ones."
@@ -356,13 +357,13 @@ def _by_group(
     return names, {level: own for level, (_, own) in found.items()}
 
 
-def _random_effects(D: Any, random: Sequence[str] | None, time: str) -> tuple[list[str], Array]:
-    """Return the names of the random effects and their covariance, checked."""
+def stated_effects(D: Any, random: Sequence[str] | None, time: str = "", what: str = "D") -> tuple[list[str], Array]:
+    """Return the names of the random effects and their covariance, checked; ``what`` is its name in messages."""
     names = [random] if isinstance(random, str) else None if random is None else [str(r) for r in random]
     if hasattr(D, "index") and hasattr(D, "columns"):
         labels = [str(v) for v in D.index]
         if labels != [str(v) for v in D.columns] or (names is not None and sorted(names) != sorted(labels)):
-            received = f"D with rows {', '.join(labels)} and columns {', '.join(map(str, D.columns))}"
+            received = f"{what} with rows {', '.join(labels)} and columns {', '.join(map(str, D.columns))}"
             wanted = f": {', '.join(names)}" if names else ""
             reason = f"Its names must be the random effects, in rows as in columns{wanted}."
             raise refuse(received, reason, "Rename them, or pass a plain array in the order of random.")
@@ -373,23 +374,23 @@ def _random_effects(D: Any, random: Sequence[str] | None, time: str) -> tuple[li
         matrix = np.array(D, dtype=float, ndmin=2)
     except (TypeError, ValueError):
         reason = "It is not a matrix of numbers."
-        raise refuse(f"D={D!r}", reason, "For example D=[[3.2, -0.03], [-0.03, 0.03]].") from None
+        raise refuse(f"{what}={D!r}", reason, "For example D=[[3.2, -0.03], [-0.03, 0.03]].") from None
     q = matrix.shape[0]
     if names is None:
         names = {1: ["Intercept"], 2: ["Intercept", time]}.get(q)
         if names is None:
-            received = f"D of shape {matrix.shape}"
+            received = f"{what} of shape {matrix.shape}"
             raise refuse(received, "It is not clear what its rows are.", "Name them in random=[...].")
     if matrix.shape != (len(names), len(names)):
-        received = f"D of shape {matrix.shape} and random={names!r}"
+        received = f"{what} of shape {matrix.shape} for {', '.join(names)}"
         reason = f"{len(names)} random effects have a covariance matrix of shape ({len(names)}, {len(names)})."
         raise refuse(received, reason, "Give D a row and a column for every random effect.")
     if len(set(names)) < len(names):
         raise refuse(f"random={names!r}", "A coefficient is named twice.", "Name each random effect once.")
     if not np.isfinite(matrix).all():
-        raise refuse("D with values that are not finite", "Covariances are finite.", "Correct these entries.")
+        raise refuse(f"{what} with values that are not finite", "Covariances are finite.", "Correct these entries.")
     if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=1e-12 * np.abs(matrix).max()):
-        received = f"D={matrix.tolist()}"
+        received = f"{what}={matrix.tolist()}"
         raise refuse(received, "It is not symmetric, and a covariance matrix is.", "Make D[i][j] equal to D[j][i].")
     matrix = (matrix + matrix.T) / 2
     # On the correlation scale, so that the units of the coefficients do not matter.
@@ -401,7 +402,7 @@ def _random_effects(D: Any, random: Sequence[str] | None, time: str) -> tuple[li
         must = "|D[i][j]| must not exceed the product of the standard deviations, and correlations must be compatible."
         why = "It is not positive semi-definite: no random effects have this covariance. Variances must not be negative"
         remedy = "Build it from standard deviations and correlations: D[i][j] = sd[i] * sd[j] * corr[i][j]."
-        raise refuse(f"D={matrix.tolist()}", f"{why}, {must}", remedy)
+        raise refuse(f"{what}={matrix.tolist()}", f"{why}, {must}", remedy)
     return names, matrix
 
 

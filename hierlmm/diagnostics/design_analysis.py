@@ -33,11 +33,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.design.design import Design
-from hierlmm.design.formula import INTERCEPT
 from hierlmm.diagnostics.design_result import DesignAnalysis
 from hierlmm.diagnostics.plan import SEE, Stated, first_study, plan_of
-from hierlmm.diagnostics.replicate import Failure, probability, refuse_unknown, replicate, streams, whole
+from hierlmm.diagnostics.replicate import Failure, probability, replicate, reported, streams, whole
 from hierlmm.diagnostics.study import ALTERNATIVES, ESTIMATORS, Analysis, Found, Study, summaries
 from hierlmm.errors import SpecificationError
 from hierlmm.options import checked, renamed
@@ -156,7 +154,7 @@ def design_analysis(
     plan = plan_of(Stated(source, beta, D, sigma, times, level2, level1, time, priors, family, dispersion, trials))
     used_seed, seeds = streams(seed, n * len(sizes))
     first = first_study(plan, sizes[-1])
-    names = _coefs(coefs, first)
+    names = reported(coefs, first.coef, SEE)
     analysis = analysis.of(plan, first)
     study = Study(plan, analysis, dropout, first.coef, [first.coef.index(c) for c in names])
     started, label = clock.perf_counter(), f"Design analysis ({analysis.estimator.upper()})"
@@ -208,13 +206,3 @@ def _sizes(n_subjects: Any) -> list[int]:
         received = "n_subjects without a number"
         raise SpecificationError(received, "at least one size is needed", "for example n_subjects=(20, 40, 80)", SEE)
     return sizes
-
-
-def _coefs(coefs: Any, design: Design) -> list[str]:
-    if coefs is None:
-        return [c for c in design.coef if c != INTERCEPT] or list(design.coef)
-    wanted = [coefs] if isinstance(coefs, str) else list(coefs)
-    reason = "the planned model has no such coefficient."
-    for name in wanted:
-        refuse_unknown(f"coefs={name!r}", name, design.coef, reason, "use one of: {}", SEE)
-    return wanted

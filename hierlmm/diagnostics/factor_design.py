@@ -18,16 +18,17 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import block_diag
 from scipy.stats import nct, t
 
 from hierlmm.arrays import FloatArray
-from hierlmm.design.formula import INTERCEPT
 from hierlmm.design.formula import MULTILEVEL as SEE
 from hierlmm.diagnostics.planned_factors import FactorPlan, plan_of_factors, stated_plan
-from hierlmm.diagnostics.replicate import Failure, probability, refuse_unknown, replicate, streams, whole
-from hierlmm.diagnostics.study import ALTERNATIVES, Found, summaries
+from hierlmm.diagnostics.replicate import Failure, probability, replicate, reported, streams, whole
+from hierlmm.diagnostics.study import ALTERNATIVES, Found, judged, summaries
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.multilevel import MultilevelNumbers
+from hierlmm.frames import apart
 from hierlmm.likelihood.checks import check_design
 from hierlmm.likelihood.degrees import KenwardRogerDegrees, kenward_roger
 from hierlmm.likelihood.estimate import make_criterion
@@ -168,7 +169,7 @@ def multilevel_design_analysis(
     tables, failures = [], []
     for values, plan in plans:
         check_design(plan.design.with_response(plan.draw(np.random.default_rng(0))[0]))
-        names = _coefs(coefs, plan.design.coef)
+        names = reported(coefs, plan.design.coef, SEE)
         study = _Study(plan, [plan.design.coef.index(name) for name in names], alpha, alternative)
         own = study.expected(names)
         if n:
@@ -178,10 +179,11 @@ def multilevel_design_analysis(
             results, failed = replicate(work, n, **shown)
             failures += failed
             own = own.join(_told([r for r in results if r is not None], names, own["true"].to_numpy(), n))
-        tables.append(own.reset_index().assign(**values, n_obs=plan.design.n_obs))
+        own = own.reset_index().assign(n_obs=plan.design.n_obs)
+        columns = apart(values, own.columns)
+        tables.append(pd.DataFrame({columns[name]: size for name, size in values.items()}, own.index).join(own))
     table = pd.concat(tables, ignore_index=True)
-    first = [*plans[0][0], "n_obs"]
-    table = table[[*first, *(c for c in table if c not in first)]]
+    table.insert(len(plans[0][0]), "n_obs", table.pop("n_obs"))
     formula = plans[0][1].design.hierarchy.formula
     return FactorDesignAnalysis(table, formula, alpha, alternative, n, used, tuple(failures))
 
@@ -196,8 +198,10 @@ def _plans(
         beta, sigma = (own if own is not None else getattr(source, k) for k, own in (("beta", beta), ("sigma", sigma)))
         D = source.D if D is None else D
     elif not isinstance(source, str):
-        received = f"a source of type {type(source).__name__!r}"
-        reason, remedy = "a design analysis starts from a formula or a fit", "use 'y ~ arm + (1 | school / class)'"
+        received, reason = f"a source of type {type(source).__name__!r}", "it is planned from a formula or a fit"
+        remedy = (
+            "use 'y ~ arm + (1 | school / class)', or a fit with several grouping factors; hl.design_analysis has one"
+        )
         raise SpecificationError(received, reason, remedy, SEE)
     if missing := [k for k, own in (("beta", beta), ("D", D), ("sigma", sigma)) if own is None]:
         received, reason = f"a design analysis without {' and '.join(missing)}", "the assumed truth is not complete"
@@ -206,25 +210,21 @@ def _plans(
         if isinstance(source, str):
             reason, remedy = "the planned numbers of groups are not known", "use sizes={'school': 20, 'class': 3}"
             raise SpecificationError("a formula without sizes", reason, remedy, SEE)
+        if covariates or rows != 1:
+            reason, remedy = "without sizes the design is that of the data, with its rows", "give sizes as well"
+            raise SpecificationError("rows or covariates without sizes", reason, remedy, SEE)
         return [({}, stated_plan(source.design.frame, source.design, beta, D, sigma))]
-    listed = {name: [own] if isinstance(own, int) else list(own) for name, own in {**sizes, "rows": rows}.items()}
-    return [
-        (values, plan_of_factors(formula, _but_rows(values), values["rows"], covariates, rng, beta, D, sigma))
-        for values in (dict(zip(listed, own, strict=True)) for own in itertools.product(*listed.values()))
-    ]
-
-
-def _but_rows(values: Mapping[str, int]) -> dict[str, int]:
-    return {name: value for name, value in values.items() if name != "rows"}
-
-
-def _coefs(coefs: str | Sequence[str] | None, known: Sequence[str]) -> list[str]:
-    if coefs is None:
-        return [c for c in known if c != INTERCEPT] or list(known)
-    wanted = [coefs] if isinstance(coefs, str) else list(coefs)
-    for name in wanted:
-        refuse_unknown(f"coefs={name!r}", name, known, "the planned model has no such coefficient.", "use {}", SEE)
-    return wanted
+    *listed, counts = ([own] if np.ndim(own) == 0 else list(own) for own in (*sizes.values(), rows))
+    (within,) = apart(["rows"], sizes).values()
+    found = []
+    for *numbers, count in itertools.product(*listed, counts):
+        own = dict(zip(sizes, numbers, strict=True))
+        plan = plan_of_factors(formula, own, count, covariates, rng, beta, D, sigma)
+        found.append(({**own, within: count}, plan))
+    if not found:
+        received, reason = f"sizes={dict(sizes)!r} and rows={rows!r}", "one of them has no number"
+        raise SpecificationError(received, reason, "give at least one number each", SEE)
+    return found
 
 
 def lam_at(criterion: Any, D: FloatArray, sigma: float) -> FloatArray:
@@ -244,19 +244,15 @@ class _Study:
     alpha: float
     alternative: str
 
-    def _at(self, y: FloatArray) -> tuple[Any, FloatArray]:
-        """The restricted likelihood of a response, and λ of the truth."""
-        plan, criterion = self.plan, make_criterion(self.plan.design.with_response(y), reml=True)
-        q = sum(map(len, plan.D))
-        D, start = np.zeros((q, q)), 0
-        for own in plan.D:
-            D[start : start + len(own), start : start + len(own)] = own
-            start += len(own)
-        return criterion, lam_at(criterion, D, plan.sigma)
+    def _drawn(self, rng: np.random.Generator) -> tuple[Any, FloatArray]:
+        """The restricted likelihood of a response that is drawn, and λ of the truth."""
+        plan = self.plan
+        criterion = make_criterion(plan.design.with_response(plan.draw(rng)[0]), reml=True)
+        return criterion, lam_at(criterion, block_diag(*plan.D), plan.sigma)
 
     def expected(self, names: Sequence[str]) -> pd.DataFrame:
         """Standard errors, degrees of freedom and power from the expected information."""
-        criterion, lam = self._at(self.plan.draw(np.random.default_rng(0))[0])
+        criterion, lam = self._drawn(np.random.default_rng(0))
         solution = criterion.solution(lam, self.plan.sigma / criterion.scaling.y_scale)
         degrees = kenward_roger(solution)
         true, se = self.plan.beta[self.position], np.sqrt(np.diag(degrees.beta_cov))[self.position]
@@ -278,16 +274,14 @@ class _Study:
 
     def run(self, rng: np.random.Generator) -> Found:
         """Draw a study and fit it by REML."""
-        criterion, lam = self._at(self.plan.draw(rng)[0])
+        criterion, lam = self._drawn(rng)
         optimum = maximise_again(criterion, lam)
         solution = criterion.solution(optimum.lam)
         degrees, at = kenward_roger(solution), self.position
-        estimate, se, df = solution.beta[at], np.sqrt(np.diag(degrees.adjusted))[at], self._df(degrees)
-        half = t.ppf(1.0 - self.alpha / 2.0, df) * se
-        tail = t.sf(estimate / se, df)
-        p = {"greater": tail, "less": 1.0 - tail, "two-sided": 2.0 * np.minimum(tail, 1.0 - tail)}[self.alternative]
-        reject, n = np.asarray(p) < self.alpha, self.plan.design.n_obs
-        return Found(estimate, se, estimate - half, estimate + half, reject, n, optimum.n_boundary > 0)
+        estimate, se = solution.beta[at], np.sqrt(np.diag(degrees.adjusted))[at]
+        half, reject = judged(estimate, se, self._df(degrees), self.alpha, self.alternative)
+        n, singular = self.plan.design.n_obs, optimum.n_boundary > 0
+        return Found(estimate, se, estimate - half, estimate + half, reject, n, singular)
 
 
 def _told(studies: list[Found], names: list[str], true: FloatArray, n: int) -> pd.DataFrame:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, Rng
 from hierlmm.datasets.covariates import draw_covariates
+from hierlmm.datasets.simulate import stated_coefficients, stated_effects
 from hierlmm.design.design import Design
 from hierlmm.design.factors import design_from_factors
 from hierlmm.design.formula import MULTILEVEL as SEE
@@ -113,8 +114,8 @@ def simulate_multilevel(
     beta : mapping or pandas.Series
         Fixed effects by the names that a fit has; what is not named is zero.
     D : mapping
-        Factor -> variance, or covariance matrix of its random effects in the order of the formula:
-        ``{"school": 0.5, "school:class": [[1, 0], [0, 0.2]]}``.
+        Factor -> variance, or covariance matrix of its random effects in the order of the formula (or a DataFrame, with
+        their names): ``{"school": 0.5, "school:class": [[1, 0], [0, 0.2]]}``.
     sigma : float
         Residual standard deviation, positive.
     rows : int
@@ -194,9 +195,9 @@ def stated_plan(frame: pd.DataFrame, design: Design, beta: Any, D: Mapping[str, 
     ------
     SpecificationError
     """
-    reason = "the model has no such coefficient."
-    for name in beta.keys():  # noqa: SIM118  of a Series too
-        refuse_unknown(f"beta[{name!r}]", str(name), design.coef, reason, "use names among {}", SEE)
+    reason, known = "the model has no such coefficient.", stated_coefficients(beta)
+    for name in known:
+        refuse_unknown(f"beta[{name!r}]", name, design.coef, reason, "use names among {}", SEE)
     if not (np.isfinite(sigma) and sigma > 0.0):
         raise SpecificationError(f"sigma={sigma!r}", "a residual SD is positive", "for example sigma=1.0", SEE)
     factors = [term.columns.group for term in design.random]
@@ -204,7 +205,7 @@ def stated_plan(frame: pd.DataFrame, design: Design, beta: Any, D: Mapping[str, 
         reason = f"the factors of the model are {', '.join(factors)}"
         raise SpecificationError(f"D of {shorten(map(quote, D)) or 'nothing'}", reason, "give D of each of them", SEE)
     matrices = tuple(_covariance(term.columns, D[term.columns.group]) for term in design.random)
-    return FactorPlan(frame, design, np.array([float(beta.get(c, 0.0)) for c in design.coef]), matrices, float(sigma))
+    return FactorPlan(frame, design, np.array([known.get(c, 0.0) for c in design.coef]), matrices, float(sigma))
 
 
 def _covariance(columns: Any, given: Any) -> FloatArray:
@@ -214,18 +215,15 @@ def _covariance(columns: Any, given: Any) -> FloatArray:
     ------
     SpecificationError
     """
-    D, q = np.array(given, dtype=float, ndmin=2), len(columns.names)
-    allowed = np.zeros((q, q), dtype=bool)
-    for block in columns.blocks:
-        allowed[np.ix_(block, block)] = True
-    if D.shape == (q, q) and np.allclose(D, D.T) and np.all(allowed | (D == 0.0)):
-        values = np.linalg.eigvalsh(D)
-        if np.all(values >= -1e-10 * max(1.0, np.abs(values).max())):
-            return D
-    among = " without covariances between those that the formula keeps apart" if not allowed.all() else ""
-    reason = f"it has the random effects {', '.join(columns.names)}, so that D is a {q} × {q} covariance matrix{among}"
-    remedy = "give for example a variance" if q == 1 else "give for example [[1.0, 0.1], [0.1, 0.2]]"
-    raise SpecificationError(f"D[{columns.group!r}]={np.asarray(given).tolist()!r}", reason, remedy, SEE)
+    names, blocks = columns.names, columns.blocks
+    D = stated_effects(given, names, what=f"D[{columns.group!r}]")[1]
+    apart = np.ones_like(D, dtype=bool)
+    for block in blocks:
+        apart[np.ix_(block, block)] = False
+    if np.any(D[apart]):
+        received, reason = f"D[{columns.group!r}]={D.tolist()}", "the formula keeps some of its random effects apart"
+        raise SpecificationError(received, reason, f"give zeros as covariances between the blocks of {names}", SEE)
+    return D
 
 
 def _frame(
@@ -242,12 +240,12 @@ def _frame(
     cells = pd.DataFrame(list(itertools.product(*counts)), columns=columns)
     frame = cells.loc[cells.index.repeat(rows)].reset_index(drop=True)
     for (name, described), own in zip(covariates.items(), rng.spawn(len(covariates)), strict=True):
-        if name != ROW and name not in bars:
+        at: Any = np.arange(len(frame))
+        if name in bars:
+            at = frame.groupby(list(bars[name]), sort=False).ngroup().to_numpy()
+        elif name != ROW:
             received, what = f"covariates={{{name!r}: ...}}", f"{', '.join(bars)} or {ROW}"
             raise SpecificationError(received, "there is no such factor", f"say what they vary by: {what}", SEE)
-        at: Any = np.arange(len(frame))
-        if name != ROW:
-            at = frame.groupby(list(bars[name]), sort=False).ngroup().to_numpy()
         drawn = draw_covariates(own, described, np.arange(at.max() + 1), f"covariates[{name!r}]")
         frame = frame.assign(**{covariate: column.rows(at) for covariate, column in drawn.items()})
     return frame

@@ -24,6 +24,7 @@ from hierlmm.bayes.predictive import new_effects, subject_lines
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.sample_collapsed import sample_theta
 from hierlmm.design.design import Design
+from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import HierlmmError, SpecificationError, closest
 from hierlmm.fits.generalised import GeneralisedNumbers
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
@@ -147,6 +148,22 @@ def refuse_unknown(received: str, name: str, known: Sequence[str], reason: str, 
     """
     if name not in known:
         raise SpecificationError(received, f"{reason}{closest(name, known)}", remedy.format(shorten(known)), see)
+
+
+def reported(coefs: str | Sequence[str] | None, known: Sequence[str], see: str) -> list[str]:
+    """Coefficients to report, by default all but the intercept.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    if coefs is None:
+        return [c for c in known if c != INTERCEPT] or list(known)
+    wanted = [coefs] if isinstance(coefs, str) else list(coefs)
+    for name in wanted:
+        reason = "the planned model has no such coefficient."
+        refuse_unknown(f"coefs={name!r}", name, known, reason, "use one of: {}", see)
+    return wanted
 
 
 def whole(name: str, value: object, least: int) -> int:

@@ -111,11 +111,17 @@ def by_likelihood(design: Design, position: list[int], analysis: Analysis) -> Fo
         reason = "its likelihood had no maximum with standard errors (too few events, or columns that separate them)"
         raise NotAvailableError("a simulated study", reason, "plan more subjects or occasions", SEE)
     df = between_within_df(design)[position] if analysis.quantiles == "t" else np.full(len(position), np.inf)
-    half = t.ppf(1.0 - analysis.alpha / 2.0, df) * se
-    tail = t.sf(estimate / se, df)
-    p = {"greater": tail, "less": 1.0 - tail, "two-sided": 2.0 * np.minimum(tail, 1.0 - tail)}[analysis.alternative]
-    significant = np.asarray(p) < analysis.alpha
+    half, significant = judged(estimate, se, df, analysis.alpha, analysis.alternative)
     return Found(estimate, se, estimate - half, estimate + half, significant, design.n_obs, fit.is_singular)
+
+
+def judged(
+    estimate: FloatArray, se: FloatArray, df: FloatArray, alpha: float, alternative: str
+) -> tuple[FloatArray, BoolArray]:
+    """Half widths of intervals by Student's t, and which t tests reject."""
+    tail = t.sf(estimate / se, df)
+    p = {"greater": tail, "less": 1.0 - tail, "two-sided": 2.0 * np.minimum(tail, 1.0 - tail)}[alternative]
+    return t.ppf(1.0 - alpha / 2.0, df) * se, np.asarray(p) < alpha
 
 
 def by_nuts(design: Design, priors: Any, position: list[int], rng: Rng, analysis: Analysis) -> Found:

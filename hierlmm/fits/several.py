@@ -33,8 +33,14 @@ ANSWERED_BY_DRAWS = frozenset({"compare", "plot_forest", "plot_posterior"})
 
 def unanswered(of: str, remedy: str) -> staticmethod[[str], NotAvailableError]:
     """A method that makes the refusal of a function, by its name, that is not made for several grouping factors."""
-    reason = "this function is made for models with one kind of subject, and has no form for several factors yet"
-    return staticmethod(lambda name: NotAvailableError(f"{of} in {name}()", reason, remedy, SEE))
+
+    def refusal(name: str) -> NotAvailableError:
+        reason = "this function is made for models with one kind of subject, and has no form for several factors yet"
+        if name in ANSWERED:
+            reason = "of several grouping factors it takes fits by REML and ML of a response that is normal"
+        return NotAvailableError(f"{of} in {name}()", reason, remedy, SEE)
+
+    return staticmethod(refusal)
 
 
 def _lack(reason: str, remedy: str, of: str = OF) -> Lack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import nct, t
 
@@ -101,7 +102,9 @@ def test_the_design_of_a_fit_has_its_own_standard_errors(nested):
     [
         ({"sizes": {"school": 20}}, "grouping columns of the formula are school, class"),
         ({"D": {"school": 1.0}}, "give D of each of them"),
-        ({"D": {"school": -1.0, "school:class": 1.0}}, "covariance matrix"),
+        ({"D": {"school": -1.0, "school:class": 1.0}}, r"D\['school'\]=\[\[-1.0\]\]"),
+        ({"D": {"school": "x", "school:class": 1.0}}, "not a matrix of numbers"),
+        ({"beta": {"Intercept": np.nan}}, "not a finite number"),
         ({"sigma": 0.0}, "positive"),
         ({"beta": {"arm": 1.0}}, "no such coefficient"),
         ({"covariates": {"arm": {"arm": ["a", "b"]}}}, "say what they vary by: school, school:class or row"),
@@ -114,9 +117,37 @@ def test_what_cannot_be_planned_is_refused(change, match):
         hl.simulate_multilevel("y ~ arm + (1 | school / class)", **asked)
 
 
-def test_a_design_analysis_needs_the_whole_truth():
+def test_a_table_of_D_goes_by_its_names():
+    """Whatever the order of its rows; a block of zeros where the formula has ``||``."""
+    names = ["x", "Intercept"]
+    asked = {"sizes": {"a": 5, "b": 3}, "rows": 2, "beta": {}, "sigma": 1.0, "return_truth": True}
+    asked["covariates"] = {"row": {"x": ("normal", 0, 1)}}
+    for bar, corner in (("|", 0.5), ("||", 0.0)):
+        given = {"a": pd.DataFrame([[4.0, corner], [corner, 9.0]], names, names), "b": 1.0}
+        formula = f"y ~ x + (1 + x {bar} a) + (1 | b)"
+        truth = hl.simulate_multilevel(formula, D=given, **asked)[1]
+        close(truth.D["a"], [[9.0, corner], [corner, 4.0]])
+    with pytest.raises(SpecificationError, match="keeps some of its random effects apart"):
+        hl.simulate_multilevel(formula, D={"a": [[9.0, 0.5], [0.5, 4.0]], "b": 1.0}, **asked)
+
+
+def test_factors_may_have_any_name():
+    """Also those of the columns of the table, and of the rows in covariates; sizes are any whole numbers."""
+    asked = {"D": {"row": 1, "se": 1}, "beta": {}, "sigma": 1.0}
+    formula, varies = "y ~ 1 + (1 | row) + (1 | se)", {"row": {"x": ("normal", 0, 1)}}
+    data = hl.simulate_multilevel(formula, sizes={"row": 6, "se": 3}, covariates=varies, **asked)
+    assert data.groupby("row")["x"].nunique().eq(1).all()
+    found = hl.multilevel_design_analysis(formula, sizes={"row": np.array([6, 8]), "se": np.int64(3)}, rows=2, **asked)
+    assert found.table["row"].tolist() == [6, 8] and (found.table["at se"] == 3).all() and (found.table["se"] < 1).all()
+
+
+def test_a_design_analysis_needs_the_whole_truth(nested):
     with pytest.raises(SpecificationError, match="not complete"):
         hl.multilevel_design_analysis("y ~ 1 + (1 | a / b)", sizes={"a": 5, "b": 2}, beta={}, sigma=1.0)
+    with pytest.raises(SpecificationError, match="without sizes the design is that of the data"):
+        hl.multilevel_design_analysis(nested, rows=3)
+    with pytest.raises(SpecificationError, match="has no number"):
+        hl.multilevel_design_analysis(nested, sizes={"batch": [], "cask": 3})
     with pytest.raises(SpecificationError, match="formula or a fit"):
         hl.multilevel_design_analysis(3, sizes={"a": 5})
     with pytest.raises(HierlmmError, match="as many groups as rows"):
