@@ -8,6 +8,10 @@ Summing the conditional log-likelihood of a subject's rows answers neither: b_i 
 posterior without them is far away, and the importance weights fail (Vehtari et al. 2017; Merkle, Furr & Rabe-Hesketh
 2019).
 
+With several grouping factors rows and groups share groups of others, so that what is left out has its density given all
+other rows, with the random effects of all factors integrated out (`hierlmm.likelihood.left_out`). The weights are those
+of any other likelihood.
+
 References
 ----------
 Merkle, E. C., Furr, D., Rabe-Hesketh, S. (2019). Bayesian comparison of latent variable models: conditional versus
@@ -41,7 +45,7 @@ from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fits.posterior import PosteriorNumbers, flat_parameters, flattened
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
-from hierlmm.likelihood.by_unit import unit_loglik
+from hierlmm.likelihood.left_out import left_out_loglik, refuse_too_much
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import sayer
@@ -50,7 +54,7 @@ Unit = Literal["subject", "observation"]
 
 UNITS = ("subject", "observation")
 SAY = sayer(__file__)
-MANY = {"subject": 0.25, "observation": 0.05, "row": 0.05}
+MANY = {"subject": 0.25, "observation": 0.05}
 """Share of the units beyond which the model itself is to be looked at."""
 SEE = "docs, page 'The collapsed posterior', section 'Leaving one subject out'"
 PIECE = 5_000_000
@@ -128,7 +132,8 @@ def loo(fit: PosteriorNumbers, unit: Any = "subject") -> LooResult:
     fit : PosteriorNumbers
     unit : {"subject", "observation"}
         ``"subject"`` uses the marginal log-likelihood of each subject, ``"observation"`` the conditional one of each
-        row given the random effects.
+        row given the random effects. With several grouping factors ``"observation"`` or a factor; either uses the
+        density given all other rows, random effects integrated out.
 
     Returns
     -------
@@ -137,7 +142,7 @@ def loo(fit: PosteriorNumbers, unit: Any = "subject") -> LooResult:
     Raises
     ------
     NotAvailableError
-        If ``unit="observation"`` and the fit kept no draws of b.
+        If ``unit="observation"`` and the fit of a two-level model kept no draws of b, or it would take hours.
 
     Warns
     -----
@@ -182,9 +187,9 @@ def log_likelihood_tree(fit: PosteriorNumbers, unit: Any = "observation") -> Any
     """Copy of the fit's tree with group ``log_likelihood``: the response (chain, draw, obs or subject)."""
     import xarray as xr
 
-    values, labels = _log_likelihood(fit, unit)
-    one = unit == "observation"
-    dim, names = ("obs", np.arange(len(labels))) if one else (unit, fit.design.subjects.to_numpy())
+    of_rows = unit == "observation" and fit.design.has_several_factors
+    values, labels = _rows_of_factors(fit) if of_rows else _log_likelihood(fit, unit)
+    dim, names = ("obs", np.arange(len(labels))) if unit == "observation" else (unit, labels.to_numpy())
     group = _group(values(slice(0, len(labels))), response_name(fit.design), dim, names, fit.datatree["posterior"])
     tree = fit.datatree.copy()
     tree["log_likelihood"] = xr.DataTree(group)
@@ -279,24 +284,24 @@ def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice],
 
 
 def _of_factors(fit: Any, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
-    """The same with several grouping factors: rows given all random effects, or groups that share nothing."""
-    design, own = fit.design, str(fit.design.subjects.name)
-    independent = [own] if own in {term.columns.group for term in design.random} else []
-    if unit not in ("observation", *independent):
-        reason = "the model has no such factor"
-        if unit in {term.columns.group for term in design.random}:
-            reason = (
-                f"groups of {unit!r} share groups of other factors, so that their rows have no separate likelihoods"
-            )
-        remedy = " or ".join(f"unit={name!r}" for name in ("observation", *independent))
-        raise NotAvailableError(f"unit={unit!r}", reason, f"use {remedy}", MULTILEVEL)
+    """The same with several grouping factors, random effects integrated out: rows, or groups, given all other rows."""
+    design, groups = fit.design, {term.columns.group: term.group for term in fit.design.random}
+    if unit not in ("observation", *groups):
+        remedy = f"use {' or '.join(f'unit={name!r}' for name in ('observation', *groups))}"
+        raise NotAvailableError(f"unit={unit!r}", "the model has no such factor", remedy, MULTILEVEL)
+    index, labels = np.arange(design.n_obs), design.frame.index
     if unit != "observation":
-        given = tuple(flattened(fit.draws(name)) for name in ("beta", "D", "sigma"))
-        at = range(design.n_subjects)
-        return lambda part: np.stack([unit_loglik(design, k, *given) for k in at[part]], axis=1), design.subjects
+        index, labels = groups[unit].index, groups[unit].labels
+    given = tuple(flattened(fit.draws(name)) for name in ("beta", "D", "sigma"))
+    refuse_too_much(design, index, unit, len(given[-1]))
+    return lambda part: left_out_loglik(design, index, np.arange(len(labels))[part], *given), labels
+
+
+def _rows_of_factors(fit: Any) -> tuple[Callable[[slice], FloatArray], pd.Index]:
+    """Rows given the random effects of several factors: densities whose product is a likelihood."""
     fit.need_effects("the log-likelihood of every observation given the random effects", draws=True)
-    rows = flattened(normal_log_density(design.y, fit.line_draws("all"), fit.draws("sigma")))
-    return lambda part: rows[:, part], design.frame.index
+    rows = flattened(normal_log_density(fit.design.y, fit.line_draws("all"), fit.draws("sigma")))
+    return lambda part: rows[:, part], fit.design.frame.index
 
 
 def _of_family(fit: Any, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
@@ -340,7 +345,7 @@ def _noun(unit: str) -> str:
 
 def _verdict(unit: str, k: pd.Series, good_k: float, design: Design) -> str:
     family, one = design.family, unit == "observation"
-    kind = ("row" if design.has_several_factors else "observation") if one else "subject"
+    given_b = one and not design.has_several_factors
     bad = k[~(k <= good_k)].sort_values(ascending=False)
     noun = _noun(unit)
     slots = {"unit": unit, "noun": noun, "n": len(k), "good": good_k}
@@ -349,9 +354,10 @@ def _verdict(unit: str, k: pd.Series, good_k: float, design: Design) -> str:
     slots |= {"any": f"any one of these {noun}s", "these": f"these {noun}s", "each": "each of them"}
     if len(bad) == 1:
         slots |= {"any": f"this {noun}", "these": f"this {noun}", "each": "it"}
+    kind = "observation" if given_b else "subject"
     often = SAY(f"loo.often_{kind}", noun=noun) if len(bad) > MANY[kind] * len(k) else ""
     named = shorten([f"{label} ({value:z.2f})" for label, value in bad.items()])
-    how = SAY(f"loo.how_{kind}")
+    how = SAY(f"loo.how_{'row' if one and not given_b else kind}")
     if unit == "observation" and family.name != "gaussian":
         density = "probability" if family.discrete else "density"
         how = SAY("loo.how_family", density=density, family=family.title or family.name)

@@ -90,14 +90,19 @@ class MultilevelPosterior(MultilevelPosteriorNumbers, PosteriorFit):  # type: ig
         Parameters
         ----------
         unit : str
-            What is left out: ``"observation"``, a measurement of known groups, given their random effects; or a
-            factor, ``"batch"``: all rows of one of its groups, with all random effects integrated out. That is there
-            for a factor that all others are nested in, whose groups share nothing.
+            What is left out: ``"observation"``, one measurement of known groups; or a factor, ``"batch"``, nested or
+            crossed: all rows of one of its groups, which are predicted as those of a new group, from what the other
+            rows say of all other groups. Densities are those given all other rows, random effects integrated out.
 
         Returns
         -------
         LooResult
             ``elpd``, ``se``, ``p``, ``pareto_k`` by unit, and a verdict in words.
+
+        Raises
+        ------
+        NotAvailableError
+            If there is no such factor, or groups share so many random effects that it would take hours.
         """
         from hierlmm.diagnostics.loo import loo
 
@@ -109,7 +114,8 @@ class MultilevelPosterior(MultilevelPosteriorNumbers, PosteriorFit):  # type: ig
         Parameters
         ----------
         unit : str
-            As for `loo`.
+            ``"observation"``: rows given the random effects; a factor: its groups, each given all other rows, as for
+            `loo`.
         """
         from hierlmm.diagnostics.loo import log_likelihood_tree
 

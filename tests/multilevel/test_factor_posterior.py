@@ -15,8 +15,8 @@ import hierlmm as hl
 from hierlmm.bayes import collapsed_factors
 from hierlmm.bayes.collapsed_factors import factor_posterior
 from hierlmm.design.factors import own_part
-from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.likelihood import by_unit, several_factors
+from hierlmm.errors import SpecificationError
+from hierlmm.likelihood import several_factors
 
 close = np.testing.assert_allclose
 
@@ -253,22 +253,3 @@ def test_route_by_cost(crossed, monkeypatch):
     )
     with pytest.raises(SpecificationError, match="not normal"):
         route._route_of_factors(crossed.design, own, "collapsed", settings)
-
-
-def test_log_likelihood_of_groups_that_share_nothing(pastes, monkeypatch):
-    design = hl.MultilevelModel.from_formula("strength ~ 1 + (1 | batch / cask)", pastes).design
-    beta, D, sigma = (
-        np.array([[60.0], [59.0]]),
-        np.array([np.diag([1.5, 8.0]), np.diag([0.0, 9.0])]),
-        np.array([0.8, 1]),
-    )
-    found = by_unit.unit_loglik(design, 3, beta, D, sigma)
-    rows = np.flatnonzero(design.random[0].group.index == 3)
-    for s in range(2):
-        V = sigma[s] ** 2 * np.eye(60)
-        V += sum(term.covariance(D[s, k : k + 1, k : k + 1]) for k, term in enumerate(design.random))
-        expected = multivariate_normal(np.full(6, beta[s, 0]), V[np.ix_(rows, rows)]).logpdf(design.y[rows])
-        assert found[s] == pytest.approx(expected, rel=1e-10)
-    monkeypatch.setattr(by_unit, "MOST_WORK", 100)
-    with pytest.raises(NotAvailableError, match="6 rows, at 2 draws"):
-        by_unit.unit_loglik(design, 3, beta, D, sigma)
