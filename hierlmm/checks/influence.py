@@ -37,6 +37,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import GOOD_K, smoothed_weights
 from hierlmm.checks.group_influence import without_groups
+from hierlmm.design.factors import unknown_factor
 from hierlmm.design.rows import Grouping
 from hierlmm.diagnostics.loo import log_likelihood_pieces
 from hierlmm.drawing.figure import Figure, pictured
@@ -228,11 +229,10 @@ def _found(fit: Any, theta: str, factor: str | None) -> tuple[_Without, Grouping
     if not design.has_several_factors:
         found = _of_draws(fit) if fit.has_draws else _of_likelihood(fit, update=theta == "updated")
         return found, design.rows.subject
-    without = without_groups(fit, "" if factor is None else factor)
-    names = component_labels(design)
-    (units,) = (term.group for term in design.random if term.columns.group == factor)
-    components = pd.DataFrame(without.components, columns=names, index=range(len(units.labels)))
-    return _Without(without.beta, without.beta_cov, components, without.moved), units
+    groups = {term.columns.group: term.group for term in design.random}
+    if factor not in groups:
+        raise unknown_factor(factor, list(groups))
+    return _Without(*without_groups(fit, groups[factor])), groups[factor]
 
 
 def _near_zero(fit: Any) -> list[str]:

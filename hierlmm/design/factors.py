@@ -332,8 +332,10 @@ def factors_at(design: Design, level: Any) -> list[int]:
 
 
 def unknown_factor(name: Any, names: Sequence[str]) -> DataError:
-    """The refusal of a name that is no grouping factor of the model."""
+    """The refusal of a name that is no grouping factor of the model, or of none at all."""
     remedy = f"use one of {', '.join(map(quote, names))}"
+    if name is None:
+        return data_error("no grouping factor", "the model has several", remedy)
     return data_error(f"{shorten([quote(name)])} as a grouping factor", "the model has none of this name", remedy)
 
 

@@ -1,4 +1,4 @@
-"""The same design for other subjects: some of its own, each as often as it was drawn."""
+"""The same design for other subjects, or for some of its rows: its columns stay what they are."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import IntArray
+from hierlmm.arrays import BoolArray, IntArray
 from hierlmm.design.design import Design
+from hierlmm.design.factors import units_of
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.design.rows import Grouping
 
@@ -42,3 +43,28 @@ def take_subjects(design: Design, chosen: IntArray) -> Design:
     terms, fitted = replace(design.terms, random=columns), design.variance_fitted
     fitted = None if fitted is None else fitted[at]
     return replace(design, terms=terms, rows=rows, random=random, variance_fitted=fitted)
+
+
+def take_rows(design: Design, kept: BoolArray) -> Design:
+    """The design of some rows (N,) of one with several grouping factors; groups without rows are gone.
+
+    Parameters
+    ----------
+    design : Design
+    kept : (N,)
+
+    Returns
+    -------
+    Design
+    """
+    own, groups = design.rows, []
+    for term in design.random:
+        present, index = np.unique(term.group.index[kept], return_inverse=True)
+        groups.append(Grouping(index.astype(np.intp), term.group.labels[present]))
+    unit, first = units_of(groups), own.subject.index[kept]
+    W = own.W[first[np.unique(unit.index, return_index=True)[1]]]
+    hierarchy = replace(design.hierarchy, subject=str(unit.labels.name))
+    arrays = {name: getattr(own, name)[kept] for name in ("y", "offset", "X", "X1", "trials")}
+    rows = replace(own, frame=own.frame[kept], subject=unit, W=W, kept=None, **arrays)
+    random = tuple(replace(t, group=group, Z=t.Z[kept]) for t, group in zip(design.random, groups, strict=True))
+    return replace(design, terms=replace(design.terms, hierarchy=hierarchy), rows=rows, random=random)

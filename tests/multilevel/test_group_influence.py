@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hierlmm as hl
-from hierlmm.errors import NotAvailableError
+from hierlmm.errors import DataError, NotAvailableError
 
 build = hl.MultilevelModel.from_formula
 close = np.testing.assert_allclose
@@ -35,9 +35,21 @@ def test_a_group_that_alone_has_a_level_is_named(pastes):
     assert "Without C (of 1 such groups) the others cannot be fitted" in " ".join(repr(found).split())
 
 
+def test_columns_stay_what_they_are(pupils):
+    """The mean that is taken off is that of all rows; a coefficient is compared with itself."""
+    fit = build("y ~ center(x) + (1 | school) + (1 | rater)", pupils.assign(x=pupils["x"] + 5)).fit_ml()
+    found = fit.influence("school")
+    rows = pupils.assign(x=pupils["x"] - pupils["x"].mean())
+    rest = build("y ~ x + (1 | school) + (1 | rater)", rows[rows["school"] != 3]).fit_ml()
+    close(found.beta.loc[3], rest.beta, rtol=1e-5)
+    close(found.components.loc[3].iloc[-1], rest.sigma, rtol=1e-5)
+
+
 def test_many_groups_are_refused(pupils):
     rows = pupils.loc[pupils.index.repeat(2)].reset_index(drop=True)
     rows["seat"] = np.arange(len(rows)) // 1.5 // 1
     fit = build("y ~ x + (1 | school) + (1 | seat)", rows).fit_ml()
     with pytest.raises(NotAvailableError, match="fitted again without each"):
         fit.influence("seat")
+    with pytest.raises(DataError, match="no grouping factor"):
+        fit.influence()
