@@ -22,10 +22,20 @@ if TYPE_CHECKING:
     from hierlmm.fit.multilevel import MultilevelFit  # noqa: F401  named in the base of the class
     from hierlmm.fit.multilevel_posterior import MultilevelPosterior
 
-SLIPS = {
+OF_ONE_FACTOR = dict.fromkeys(
+    ("residual", "residual_variance", "residual_group", "weights", "group"), "hl.TwoLevelModel with one of the factors"
+)
+SLIPS = OF_ONE_FACTOR | {
     "subject": "levels, a right-hand side for every grouping factor",
     "random": "MultilevelModel.from_formula, which says what varies by which factor",
+    "covariance": "MultilevelModel.from_formula, where (1 + x || g) has uncorrelated random effects",
 }
+IN_FORMULA = OF_ONE_FACTOR | {
+    "subject": "a parenthesis for each factor in the formula: (1 | batch)",
+    "random": "the formula, which says what varies by which factor: (1 + x | school)",
+    "covariance": "|| in the formula for uncorrelated random effects: (1 + x || school)",
+}
+WHY = "it says of each factor what varies by it, and its residuals are independent with one variance"
 
 
 @checked_with_constructor
@@ -91,7 +101,7 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         missing: str = "raise",
         **unknown: Any,
     ) -> None:
-        refuse_arguments("MultilevelModel", unknown, SLIPS, known=arguments_of(MultilevelModel))
+        refuse_arguments("MultilevelModel", unknown, SLIPS, WHY, SEE, arguments_of(MultilevelModel))
         outcome = outcome_of(family, trials, exposure)
         self._read(formula_of_levels(response, levels, data), data, outcome, priors, missing)
 
@@ -120,7 +130,7 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         family, trials, exposure, priors, missing
             As for `MultilevelModel`.
         """
-        refuse_arguments("MultilevelModel.from_formula", unknown, {}, known=arguments_of(cls.from_formula))
+        refuse_arguments("MultilevelModel.from_formula", unknown, IN_FORMULA, WHY, SEE, arguments_of(cls.from_formula))
         model = cls.__new__(cls)
         model._read(formula, data, outcome_of(family, trials, exposure), priors, missing)
         return model

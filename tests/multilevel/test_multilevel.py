@@ -294,8 +294,10 @@ def test_other_families_and_arguments_are_refused(pastes):
     formula = "strength ~ 1 + (1 | batch / cask)"
     with pytest.raises(NotAvailableError, match="log-concave"):
         build(formula, pastes, family="student_t")
-    with pytest.raises(HierlmmError, match="no argument of this name"):
+    with pytest.raises(SpecificationError, match=r"independent with one variance\n.*use hl.TwoLevelModel with one"):
         build(formula, pastes, residual=hl.AR1())
+    with pytest.raises(SpecificationError, match=r"use \|\| in the formula"):
+        build(formula, pastes, covariance="diagonal")
     with pytest.raises(SpecificationError, match="levels, a right-hand side"):
         hl.MultilevelModel("strength ~ 1", {"batch": "1"}, subject="batch", data=pastes)
     with pytest.raises(DataError, match="called 'all'"):
