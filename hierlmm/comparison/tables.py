@@ -17,6 +17,7 @@ import pandas as pd
 from hierlmm.drawing.style import percent
 from hierlmm.errors import MissingPackageError
 from hierlmm.fits.side_by_side import COLUMNS, SideBySide
+from hierlmm.implied.coefficients import told
 from hierlmm.results import Items, Page, Table
 
 TITLES = {
@@ -48,9 +49,10 @@ def titles_of(comparison: SideBySide) -> dict[str, str]:
     """Kind of parameter -> title of its block; fixed effects beside marginal ones say what they are given."""
     if not (comparison.table["kind"] == "marginal").any():
         return TITLES
-    link = comparison.fits[comparison.reference].design.family.link
+    design = comparison.fits[comparison.reference].design
+    link, marginal = design.family.link, TITLES["marginal"].replace("subjects", told(design)[2])
     own = {"fixed": f"Conditional coefficients (given the random effects), {link} scale"}
-    return TITLES | own | {"marginal": f"{TITLES['marginal']}, {link} scale"}
+    return TITLES | own | {"marginal": f"{marginal}, {link} scale"}
 
 
 def sections(

@@ -29,6 +29,7 @@ from hierlmm.families.family import Family
 from hierlmm.options import check_ci, checked
 from hierlmm.predict.generalised import marginal_line, random_variance
 from hierlmm.results import Page, Paragraph, Result, Table
+from hierlmm.text import listed
 
 VALUES = 4_000_000
 DRAWS = (200, 1000)
@@ -131,15 +132,21 @@ def _of_draws(fit: Any, ci: float) -> MarginalCoefficients:
 
 def with_log_link(design: Design) -> str:
     """Which coefficients are other ones of the mean over subjects, with a log link."""
-    slopes = "; random slopes move other coefficients as well" if len(design.term) > 1 else ""
+    varying = any(design.level1_columns[k] for own in design.random for k in own.columns.columns)
+    slopes = "; random slopes move other coefficients as well" if varying else ""
     return f"With the log link a random intercept moves the intercept, by half its variance{slopes}."
+
+
+def told(design: Design) -> tuple[str, str, str]:
+    """Whom a conditional coefficient is about: ``one patient``, ``its`` mean, the other ``subjects``."""
+    if design.has_several_factors:
+        return f"groups of {listed(list(finest_first(design)))}", "their", "groups"
+    return f"one {design.hierarchy.subject}", "its", "subjects"
 
 
 def _notes(fit: Any) -> tuple[str, ...]:
     link = fit.design.family.link
-    several = fit.design.has_several_factors
-    one = f"groups of {' and '.join(finest_first(fit.design))}" if several else f"one {fit.design.hierarchy.subject}"
-    who, its = ("groups", "their") if several else ("subjects", "its")
+    one, its, who = told(fit.design)
     first = (
         f"The conditional coefficient is about {one}: the change of the {link} of {its} mean. The "
         "population-averaged one is about the mean over all of them, which is what GEE estimates."

@@ -16,7 +16,7 @@ import pandas as pd
 from hierlmm.design.design import Design
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import COLUMNS, estimates
-from hierlmm.implied.coefficients import marginal_coefficients, with_log_link
+from hierlmm.implied.coefficients import marginal_coefficients, told, with_log_link
 
 KIND = "marginal"
 MARKED = " (marginal)"
@@ -63,18 +63,18 @@ def notes_on_meanings(fits: Mapping[str, Fit]) -> tuple[str, ...]:
     design = next((fit.design for fit in fits.values() if has_two_meanings(fit.design)), None)
     if design is None:
         return ()
-    subject, link = design.hierarchy.subject, design.family.link
+    (one, its, who), link = told(design), design.family.link
     own = [label for label, fit in fits.items() if fit.has_random_effects]
     whose = f" Those of {' and '.join(own)} are conditional ones averaged over N(0, D)." if own else ""
     found = [
-        f"Conditional coefficients are about one {subject}, given its random effects: the change of the {link} of its "
+        f"Conditional coefficients are about {one}, given {its} random effects: the change of the {link} of {its} "
         f"mean. Marginal ones are about the mean over all of them, which is what GEE estimates.{whose} Compare "
         "estimators within a block, never across."
     ]
     if link in SATURATING:
         found.append(
             "Averaging curves that saturate flattens them: marginal coefficients are closer to zero than conditional "
-            "ones, the more subjects differ (attenuation). Neither is wrong; they answer different questions."
+            f"ones, the more {who} differ (attenuation). Neither is wrong; they answer different questions."
         )
     elif link == "log":
         found.append(with_log_link(max((fit.design for fit in fits.values()), key=lambda own: len(own.term))))

@@ -96,7 +96,10 @@ def test_data_are_drawn_and_fitted_again(fits):
 
 def test_a_comparison_has_the_components_by_factor(fits):
     fit = fits["negative_binomial_crossed"]
-    table = hl.compare(fit).table.set_index("parameter")["estimate"]
+    found = hl.compare(fit)
+    table, said = found.table.set_index("parameter")["estimate"], " ".join(repr(found).split())
+    assert "given their random effects" in said and "subject" not in said
+    assert ("random slopes" in said) == any("x" in sd.index for sd in fit.sd_b.values())
     for factor in ("pupil", "item"):
         assert table[f"sd(Intercept | {factor})"] == fit.sd_b[factor].iloc[0]
     assert table["shape"] == fit.dispersion["shape"] and table["x"] == fit.beta["x"]
