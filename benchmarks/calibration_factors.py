@@ -24,6 +24,7 @@ from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.sample_collapsed import sample_theta
 from hierlmm.bayes.tree import effects_names
 from hierlmm.design.factors import own_part
+from hierlmm.diagnostics.replicate import drawn_of_factors
 
 PRIORS = hl.Priors(
     intercept=hl.Normal(1.0, 2.0),
@@ -59,10 +60,9 @@ def one_rank(model: hl.MultilevelModel, rng: np.random.Generator) -> dict[str, i
     sigma = priors.sigma.sample(rng, 1)[0]
     truth = {"sigma": sigma, **dict(zip(design.coef, beta, strict=True))}
     truth |= {f"sd({name})": value for name, value in zip(design.term, sd, strict=True)}
-    y = design.offset + design.X @ beta + rng.normal(0.0, sigma, design.n_obs)
-    for k, (name, term) in enumerate(zip(effects_names(design), design.random, strict=True)):
-        b = rng.standard_normal((len(term.group.labels), term.Z.shape[1])) @ root[own_part(design, k)].T
-        y, truth[name] = y + np.einsum("ij,ij->i", term.Z, b[term.group.index]), b[0, 0]
+    roots = [root[own_part(design, k)] for k in range(len(design.random))]
+    y, effects = drawn_of_factors(design, beta, roots, sigma, rng)
+    truth |= {name: b[0, 0] for name, b in zip(effects_names(design), effects, strict=True)}
     posterior = factor_posterior(design.with_response(y), priors)
     settings = Settings(draws=4 * KEPT, tune=300, chains=1, seed=int(rng.integers(2**31)), target_accept=0.9)
     theta, _, _ = sample_theta(posterior, settings)

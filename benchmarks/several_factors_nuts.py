@@ -26,10 +26,7 @@ FORMULAS = {
     "penicillin": "diameter ~ 1 + (1 | plate) + (1 | sample)",
     "pastes": "strength ~ 1 + (1 | batch / cask)",
 }
-BAMBI = {
-    "penicillin": "diameter ~ 1 + (1 | plate) + (1 | sample)",
-    "pastes": "strength ~ 1 + (1 | batch) + (1 | batch_cask)",
-}
+BAMBI = FORMULAS | {"pastes": "strength ~ 1 + (1 | batch) + (1 | batch_cask)"}
 SAMPLING = {"draws": 1000, "tune": 1000, "chains": 4, "seed": 1}
 
 
