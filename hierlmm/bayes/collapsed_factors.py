@@ -11,16 +11,14 @@ all factors jointly on the way back from the last group to be eliminated to the 
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed import everywhere, find_mode, negative_of, pack
 from hierlmm.bayes.collapsed_kernel import HEADER, PARTIALS, evaluate, factor_of_theta, unpack
-from hierlmm.bayes.factor_draws import draw_chain, draw_effects
+from hierlmm.bayes.factor_draws import drawn_effects, one_thread
 from hierlmm.bayes.factor_kernel import (
     LARGEST,
     compiled_factors,
@@ -34,16 +32,9 @@ from hierlmm.bayes.tree import effects_names, factor_dims, model_coords
 from hierlmm.covariance.partial import partials_of_correlation
 from hierlmm.design.design import Design
 from hierlmm.likelihood.estimate import maximise_design
-from hierlmm.likelihood.forest_kernel import eliminate
-from hierlmm.likelihood.forest_rest import Rest, blas
 from hierlmm.likelihood.forest_sums import factor_sums
-from hierlmm.likelihood.several_factors import SMALL_REST, FactorProducts, factor_products
+from hierlmm.likelihood.several_factors import FactorProducts, factor_products
 from hierlmm.threads import in_threads
-
-
-def one_thread() -> AbstractContextManager[Any]:
-    """Matrices by one thread each: several chains work at the same time."""
-    return blas().limit(limits=1, user_api="blas")
 
 
 class FactorPosterior(Collapsed):
@@ -54,7 +45,7 @@ class FactorPosterior(Collapsed):
     @property
     def is_compiled(self) -> bool:
         """Whether the density is one compiled function, or Python with a library for the matrices of the rest."""
-        return self.products.forest.n_rest <= SMALL_REST
+        return self.products.rest_is_small
 
     def compiled(self) -> tuple[Any, FloatArray] | None:
         """See `Collapsed.compiled`."""
@@ -88,25 +79,10 @@ class FactorPosterior(Collapsed):
 
     def _draws(self, natural: Natural, rng: np.random.Generator) -> dict[str, FloatArray]:
         """Draws of the random effects by variable, (S, J, q)."""
-        data, (Lambda, _, sigma) = self.products, self.relative(natural.sd, natural.corr_factor, natural.sigma)
+        Lambda, _, sigma = self.relative(natural.sd, natural.corr_factor, natural.sigma)
         gamma = np.column_stack([-natural.beta_working, np.ones(len(sigma))])
-        b = rng.standard_normal((len(sigma), len(data.c)))
-        if self.is_compiled:
-            products = data.E, data.leaf, data.upper, data.rest, data.c
-            draw_effects(*products, *data.plan, np.array(data.order), data.dense, Lambda, gamma, sigma, b)
-        else:
-            with one_thread():
-                for own in zip(Lambda, gamma, sigma, b, strict=True):
-                    _draw_large(data, *own)
-        return dict(zip(effects_names(self.design), self._by_factor(b.T), strict=True))
-
-    def _by_factor(self, working: FloatArray) -> list[FloatArray]:
-        """Effects in working columns (T, S) by factor in the user's units: (S, J, q) each."""
-        found, scaling = [np.empty(0)] * len(self.products.sizes), self.products.scaling
-        for k, part in self.products.parts(working):
-            back = np.linalg.inv(self.products.block(scaling.Bz, k)) * scaling.y_scale
-            found[k] = np.ascontiguousarray(np.einsum("ab,jbs->sja", back, part))
-        return found
+        found = drawn_effects(self.products, Lambda, gamma, sigma, rng)
+        return dict(zip(effects_names(self.design), found, strict=True))
 
     def _moments(self, natural: Natural) -> Any:
         """Posterior mean and SD of all effects by factor, (J, q) each, averaged over β analytically and over θ."""
@@ -147,7 +123,7 @@ class FactorPosterior(Collapsed):
 
 def density_of(products: FactorProducts, buffer: FloatArray) -> Density:
     """Log density and gradient in whitened coordinates; the buffer is read at every call, and work space."""
-    if products.forest.n_rest <= SMALL_REST:
+    if products.rest_is_small:
         function = compiled_factors()
         return lambda z: evaluate(z, buffer, function)
     m, q, P = int(buffer[1]), int(buffer[2]), int(buffer[3])
@@ -168,18 +144,6 @@ def density_of(products: FactorProducts, buffer: FloatArray) -> Density:
         return (float(value), found) if np.isfinite(value) and np.all(np.isfinite(found)) else (-np.inf, np.zeros(m))
 
     return density
-
-
-def _draw_large(data: FactorProducts, Lambda: FloatArray, gamma: FloatArray, sigma: float, b: FloatArray) -> None:
-    """`draw_effects` of one draw where the rest is large: b (T,) holds normal deviates, which the draws replace."""
-    E, leaf, upper, C = (a.copy() for a in (data.E, data.leaf, data.upper, data.rest))
-    c, end, of_chain = (data.c @ gamma)[:, None].copy(), data.forest.first[-1], data.of_chain(Lambda)
-    eliminate(E, leaf, upper, C, c, of_chain, *data.plan)
-    rest, z = Rest(data, Lambda, C), b[end:]
-    right = solve_triangular(rest.L, rest.times(c[end:], transposed=True), lower=True)[:, 0]
-    z[:] = solve_triangular(rest.L, right + sigma * z, lower=True, trans="T")
-    z[:] = rest.times(z[:, None], transposed=False)[:, 0]
-    draw_chain(E, leaf, upper, c, of_chain, *data.plan, sigma, b)
 
 
 def evaluation_seconds(design: Design) -> float:
@@ -205,7 +169,7 @@ def factor_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | N
         As in `collapsed_posterior`.
     """
     products = factor_products(design)
-    small = products.forest.n_rest <= SMALL_REST
+    small = products.rest_is_small
     head = pack(design, products, priors)  # type: ignore[arg-type]
     buffer = np.concatenate([head, products.packed if small else room_for_sums(products)])
     buffer[0] = len(buffer)

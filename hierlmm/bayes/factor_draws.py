@@ -10,12 +10,18 @@ an effect makes one joint draw, in working columns.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.compiled import compiled
 from hierlmm.likelihood.forest_kernel import FAST, eliminate, gain_of_group, root_of_group
+from hierlmm.likelihood.forest_rest import Rest, blas
 from hierlmm.likelihood.forest_sums import between, factorise
+from hierlmm.likelihood.several_factors import FactorProducts
 
 
 # Long: the formula of the opening over levels, groups and columns.
@@ -166,3 +172,39 @@ def draw_effects(
         draw_chain(
             E_, leaf_, upper_, own, of_chain, q, J, first, width, above, start, column, sigma[s], b[s]
         )  # fmt: skip
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Matrices by one thread each: several chains work at the same time."""
+    return blas().limit(limits=1, user_api="blas")
+
+
+def drawn_effects(
+    data: FactorProducts, Lambda: FloatArray, gamma: FloatArray, sigma: FloatArray, rng: np.random.Generator
+) -> list[FloatArray]:
+    """Random effects of every factor at every draw of the others, as for `draw_effects`: (S, J, q), in user's units."""
+    b = rng.standard_normal((len(sigma), len(data.c)))
+    if data.rest_is_small:
+        products = data.E, data.leaf, data.upper, data.rest, data.c
+        draw_effects(*products, *data.plan, np.array(data.order), data.dense, Lambda, gamma, sigma, b)
+    else:
+        with one_thread():
+            for own in zip(Lambda, gamma, sigma, b, strict=True):
+                _draw_large(data, *own)
+    found: list[FloatArray] = [np.empty(0)] * len(data.sizes)
+    for k, part in data.parts(b.T):
+        back = np.linalg.inv(data.block(data.scaling.Bz, k)) * data.scaling.y_scale
+        found[k] = np.ascontiguousarray(np.einsum("ab,jbs->sja", back, part))
+    return found
+
+
+def _draw_large(data: FactorProducts, Lambda: FloatArray, gamma: FloatArray, sigma: float, b: FloatArray) -> None:
+    """`draw_effects` of one draw where the rest is large: b (T,) holds normal deviates, which the draws replace."""
+    E, leaf, upper, C = (a.copy() for a in (data.E, data.leaf, data.upper, data.rest))
+    c, end, of_chain = (data.c @ gamma)[:, None].copy(), data.forest.first[-1], data.of_chain(Lambda)
+    eliminate(E, leaf, upper, C, c, of_chain, *data.plan)
+    rest, z = Rest(data, Lambda, C), b[end:]
+    right = solve_triangular(rest.L, rest.times(c[end:], transposed=True), lower=True)[:, 0]
+    z[:] = solve_triangular(rest.L, right + sigma * z, lower=True, trans="T")
+    z[:] = rest.times(z[:, None], transposed=False)[:, 0]
+    draw_chain(E, leaf, upper, c, of_chain, *data.plan, sigma, b)

@@ -84,13 +84,14 @@ def plot_heterogeneity(found: Any, *, col_wrap: int | None = None, **figure: Unp
         panels.limit(term, x=(first_x - room, last_x + room))
         for y, (_, row) in zip(at[term], part.iterrows(), strict=True):
             _say_share(panels, term, row, (0.5 * (first_x + last_x), float(y)), found.above)
-    shared = percent(found.coverage)
+    shared, one = percent(found.coverage), "group" if found.factor else "subject"
+    who = f"groups of {found.factor}" if found.factor else "subjects"
     return panels.finish(
         {term: term for term in terms},
-        title=f"How much subjects differ ({found.estimator})",
-        caption=f"Thick: range of {shared} of the subjects; below it: {percent(found.ci)} intervals of its ends; "
-        f"thin: {shared} interval of a new subject; dashed: {found.above:g}.",
-        xlabel=f"coefficient of a subject{found.scale}",
+        title=f"How much {who} differ ({found.estimator})",
+        caption=f"Thick: range of {shared} of the {one}s; below it: {percent(found.ci)} intervals of its ends; "
+        f"thin: {shared} interval of a new {one}; dashed: {found.above:g}.",
+        xlabel=f"coefficient of a {one}{found.scale}",
     )
 
 

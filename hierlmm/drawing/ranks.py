@@ -69,11 +69,12 @@ def plot_ranks(
     for row in between:
         panels.rule(term, y=J - row + 0.5, width=0.6)
     panels.name_rows(term, y, table.index)
+    who = f"groups of {ranking.factor}" if ranking.factor else "subjects"
     first = "largest" if ranking.largest_first else "smallest"
     return panels.finish(
         {term: term},
         caption="the first, the last, and between the grey lines evenly spaced ones" if between else "",
-        title=f"Ranks of subjects ({ranking.estimator}) with {percent(ranking.ci)} intervals",
+        title=f"Ranks of {who} ({ranking.estimator}) with {percent(ranking.ci)} intervals",
         xlabel=f"expected rank (1: {first}; dashed: the first {ranking.top})",
         ylabel=sorted_label(ranking.subject, J, total),
     )

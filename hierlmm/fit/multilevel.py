@@ -9,6 +9,7 @@ import pandas as pd
 
 from hierlmm import plots
 from hierlmm.drawing.figure import as_verb
+from hierlmm.fit.factor_verbs import FactorVerbs
 from hierlmm.fit.likelihood import LikelihoodFit
 from hierlmm.fits.multilevel import MultilevelNumbers, of_factor
 from hierlmm.options import checked
@@ -22,7 +23,7 @@ FACTOR = """factor : str
 
 
 @checked
-class MultilevelFit(MultilevelNumbers, LikelihoodFit):  # type: ignore[misc]  # by factor, not one table
+class MultilevelFit(FactorVerbs, MultilevelNumbers, LikelihoodFit):  # type: ignore[misc]  # by factor, not one table
     """A model with several grouping factors, nested or crossed, fitted by REML or ML.
 
     What a two-level fit has by subject is here by factor: ``fit.D["batch"]``, ``fit.sd_b["batch"]``,

@@ -8,6 +8,7 @@ import pandas as pd
 
 from hierlmm import plots
 from hierlmm.drawing.figure import as_verb
+from hierlmm.fit.factor_verbs import FactorVerbs
 from hierlmm.fit.multilevel import FACTOR
 from hierlmm.fit.posterior import PosteriorFit
 from hierlmm.fits.capabilities import said_by_help
@@ -16,7 +17,7 @@ from hierlmm.options import checked
 
 
 @checked
-class MultilevelPosterior(MultilevelPosteriorNumbers, PosteriorFit):  # type: ignore[misc]
+class MultilevelPosterior(FactorVerbs, MultilevelPosteriorNumbers, PosteriorFit):  # type: ignore[misc]
     """Posterior draws of a model with several grouping factors, nested or crossed.
 
     What a two-level fit has by subject is here by factor: ``fit.D["batch"]``, ``fit.sd_b["batch"]``,

@@ -83,7 +83,7 @@ SEVERAL = both(
     table(
         (f"loo {CHAINS} {REPLICATIONS} {EVIDENCE} plot_posterior", NO_POSTERIOR),
         (
-            "subject_coef heterogeneity compare_subjects compare_groups rank_subjects plot_shrinkage",
+            "subject_coef compare_subjects compare_groups plot_shrinkage",
             OF_EFFECTS,
         ),
         (
@@ -126,6 +126,7 @@ GENERALISED_SEVERAL = both(
         (f"loo {CHAINS} {REPLICATIONS} {EVIDENCE} plot_posterior", NO_POSTERIOR_OF_FAMILY),
         ("profile", NOT_PROFILED),
         ("influence", OF_UNITS),
+        ("heterogeneity rank_subjects", OF_EFFECTS),
         (
             "blup_variances marginal_covariance implied_marginal interpret plot_conditional_vs_marginal plot_residuals "
             "plot_qq",
@@ -154,7 +155,7 @@ SEVERAL_POSTERIOR = both(
     POSTERIOR,
     table(
         (
-            "subject_coef heterogeneity compare_subjects compare_groups rank_subjects interpret plot_shrinkage",
+            "subject_coef compare_subjects compare_groups interpret plot_shrinkage",
             OF_EFFECTS,
         ),
         (

@@ -35,6 +35,7 @@ from hierlmm.fits.components import sd_label, zero_terms
 from hierlmm.fits.covariance_table import on_boundary
 from hierlmm.interpret import coefficients
 from hierlmm.interpret.grammar import render
+from hierlmm.interpret.kinds import Kind, kind_of
 from hierlmm.likelihood.quantiles import mixture_quantile
 from hierlmm.likelihood.wald import BY_DEFAULT, Asked
 from hierlmm.options import checked
@@ -67,6 +68,8 @@ class Heterogeneity(Result):
         ``share`` of the subjects above ``above``; each with the ends of its interval (``..._lower``, ``..._upper``);
         ``new_low``, ``new_high``: predictive interval of one new subject, of probability ``coverage``. In the
         coefficient's unit, the share between 0 and 1.
+    factor : str
+        Whose groups differ, of several grouping factors; empty where subjects do.
     """
 
     estimator: str
@@ -76,6 +79,7 @@ class Heterogeneity(Result):
     notes: tuple[str, ...]
     scale: str
     table: pd.DataFrame
+    factor: str = ""
 
     plot = as_verb(plot_heterogeneity, name="plot")
 
@@ -85,8 +89,9 @@ class Heterogeneity(Result):
         shown = shown.drop(columns="group") if (table["group"] == "").all() else shown
         printed = table_lines(shown, [c for c in ("term", "group") if c in shown])
         shares = dict.fromkeys(SHARE, probability_text)
-        body = Table(shown, printed, "Range and share of the subjects", formatters=shares)
-        return Page(f"How much subjects differ ({self.estimator})", ["", body, "", *self.notes])
+        who = f"groups of {self.factor}" if self.factor else "subjects"
+        body = Table(shown, printed, f"Range and share of the {who}", formatters=shares)
+        return Page(f"How much {who} differ ({self.estimator})", ["", body, "", *self.notes])
 
 
 def heterogeneity(
@@ -98,6 +103,7 @@ def heterogeneity(
     coverage: float = 0.95,
     above: float = 0.0,
     how: Asked = BY_DEFAULT,
+    factor: str | None = None,
 ) -> Heterogeneity:
     """Describe the distribution of the subjects' coefficients; see `hierlmm.fits.base.Fit.heterogeneity`."""
     if not 0.0 < coverage < 1.0:
@@ -106,27 +112,32 @@ def heterogeneity(
     if isinstance(above, bool) or not isinstance(above, (int, float, np.number)) or not np.isfinite(above):
         raise SpecificationError(f"above={above!r}", "a share needs a finite value to count from", "use above=0", SEE)
     coefficients.need_effects(fit, "heterogeneity")
-    design = fit.design
+    kind = kind_of(fit, factor)
+    design = kind.design
     positions = [int(k) for k in design.own_level1]
     if term is not None:
         k = coefficients.position_of(design, term, what="heterogeneity")
         if k not in positions:
-            reason = "this coefficient does not vary between subjects beyond what level 2 explains: the model gives it"
+            reason = (
+                f"this coefficient does not vary between {kind.who} beyond what level 2 explains: the model gives it"
+            )
             names = ", ".join(map(repr, design.own_term))
             remedy = f"add it to the random effects, or use one of {names}; for group means of it use fit.slopes(...)"
             raise SpecificationError(f"term={term!r}", f"{reason} no SD", remedy, SEE)
         positions = [k]
     at = {v if v in design.frame.columns else coefficients.unticked(str(v)): x for v, x in (at or {}).items()}
     coefficients.check_at(design, positions, {v: x for v, x in at.items() if v != design.group})
-    table = pd.concat([_of_coefficient(fit, k, at, ci, coverage, above, how) for k in positions], ignore_index=True)
-    notes = _notes(fit, table, ci, coverage, above)
-    return Heterogeneity(fit.estimator, ci, float(coverage), float(above), notes, scale_text(design), table)
+    parts = [_of_coefficient(fit, kind, k, at, ci, coverage, above, how) for k in positions]
+    table = pd.concat(parts, ignore_index=True)
+    numbers = fit.estimator, ci, float(coverage), float(above)
+    notes = _notes(fit, kind, table, ci, coverage, above)
+    return Heterogeneity(*numbers, notes, scale_text(design), table, kind.factor)
 
 
 def _of_coefficient(
-    fit: Fit, k: int, at: Mapping[str, Any], ci: float, coverage: float, above: float, how: Asked
+    fit: Fit, kind: Kind, k: int, at: Mapping[str, Any], ci: float, coverage: float, above: float, how: Asked
 ) -> pd.DataFrame:
-    design = fit.design
+    design = kind.design
     own = {v: x for v, x in at.items() if v in coefficients.level2_variables(design, k)}
     keys, L, mean, level = coefficients.rows_by_group(design, k, own, at.get(design.group))
     groups = [coefficients.group_text(dict(row), mean) for row in keys.to_dict("records")]
@@ -135,7 +146,7 @@ def _of_coefficient(
     found = []
     for g in np.unique(level):
         rows = np.flatnonzero(level == g)
-        columns = compute(fit, first + int(g) * design.n_own, L[rows], ci, coverage, above, how)
+        columns = compute(fit, kind.places(first)[g], L[rows], ci, coverage, above, how)
         names = [groups[row] for row in rows]
         found.append(pd.DataFrame({"term": design.level1[k], "group": names, **columns}, index=rows))
     return pd.concat(found).sort_index()
@@ -165,7 +176,7 @@ def _by_likelihood(
     m, se = average.estimate, average.se
     zc = float(norm.ppf(0.5 + coverage / 2.0))
     zero = fit.design.term[r] in zero_terms(fit)
-    s = 0.0 if zero else float(np.sqrt(fit.D.to_numpy()[r, r]))
+    s = 0.0 if zero else float(np.sqrt(fit._D_values[r, r]))
     se_log, together = np.nan, np.zeros(len(m))
     if not zero and fit.design.term[r] not in bounded_terms(fit):
         se_log, together = _log_sd(fit, r, L)
@@ -223,24 +234,32 @@ def bounded_terms(fit: Any) -> tuple[str, ...]:
     return tuple(t for t, held in zip(term, on_boundary(fit, labels), strict=True) if held)
 
 
-def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: float) -> tuple[str, ...]:
-    kind = "posterior" if fit.has_draws else "large-sample distribution of mean and log sd"
+def _notes(fit: Fit, kind: Kind, table: pd.DataFrame, ci: float, coverage: float, above: float) -> tuple[str, ...]:
+    method = "posterior" if fit.has_draws else "large-sample distribution of mean and log sd"
     z, percent = f"{norm.ppf(0.5 + coverage / 2.0):z.2f}", f"{100 * coverage:g}"
-    shown = {"coverage": percent, "z": z, "above": f"{above:g}", "ci": f"{100 * ci:g}", "kind": kind}
-    notes = [render("heterogeneity.range", **shown), render("heterogeneity.new", coverage=percent)]
-    notes.append(
-        render("heterogeneity.normal", where=f"for each {fit.design.group}" if fit.design.group else "in all groups")
-    )
-    if not fit.design.is_gaussian:
-        notes.append(coefficients.link_note(fit.design))
+    shown = {"coverage": percent, "z": z, "above": f"{above:g}", "ci": f"{100 * ci:g}", "kind": method}
+    notes = [render("heterogeneity.range", one=kind.one, **shown)]
+    notes.append(render("heterogeneity.new", coverage=percent, one=kind.one))
+    design, terms, zero = kind.design, list(dict.fromkeys(table["term"])), zero_terms(fit)
+    where = f"for each {design.group}" if design.group else "in all groups"
+    if kind.factor:
+        others = [own.columns.group for own in fit.design.random if own.columns.group != kind.factor]
+        notes.append(render("heterogeneity.factor", factor=kind.factor, others=" and ".join(others)))
+    else:
+        notes.append(render("heterogeneity.normal", where=where))
+    if not design.is_gaussian:
+        notes.append(coefficients.link_note(design))
     if "(the mean)" in " ".join(table["group"]):
-        notes.append(render("heterogeneity.means"))
-    design, terms, zero = fit.design, list(dict.fromkeys(table["term"])), zero_terms(fit)
-    spread = [name for t in terms for name in design.term[design.own_term.index(t) :: design.n_own]]
-    notes += [render("heterogeneity.zero", term=t) for t in spread if t in zero]
+        notes.append(render("heterogeneity.means", one=kind.one))
+    spread = [fit.design.term[at] for t in terms for at in kind.places(design.own_term.index(t))]
+    notes += [
+        render("heterogeneity.zero_groups" if kind.factor else "heterogeneity.zero", term=t)
+        for t in spread
+        if t in zero
+    ]
     free = [t for t in terms if not np.any(design.coef_level1 == design.level1.index(t))]
     notes += [render("heterogeneity.deviations", term=t) for t in free]
     bounded = [t for t in spread if t in bounded_terms(fit) and t not in zero]
     if bounded:
-        notes.append(render("heterogeneity.bounded", terms=", ".join(bounded)))
+        notes.append(render("heterogeneity.bounded", terms=", ".join(bounded), one=kind.one))
     return tuple(notes)

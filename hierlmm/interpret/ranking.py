@@ -6,7 +6,8 @@ together, so it is computed in every joint draw of ``c_i = l_i'β + b_ki``: post
     θ around its estimate,    β | θ ~ N(β̂(θ), V),    c_i | β, θ ~ N(o_i + (l_i - K_i)'β, M_i)
 
 independently over subjects, o, K, M at the draw of θ (`hierlmm.interpret.theta`). One θ serves several draws of (β, b);
-Monte-Carlo errors are those of batch means.
+Monte-Carlo errors are those of batch means. With several grouping factors b is drawn jointly for all of them, and the
+coefficient of a group holds its own effect and those of the groups that it lies in.
 
 The expected rank minimises squared error of the ranks (Laird and Louis 1989, J. Educ. Stat. 14, 29-46); ranks of point
 estimates do not. Work is done in chunks of draws; memory holds one integer for each draw and subject.
@@ -26,26 +27,22 @@ from hierlmm.arrays import FloatArray
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import constant_terms
+from hierlmm.fits.components import zero_terms
 from hierlmm.interpret.coefficients import (
     coefficient_notes,
     need_effects,
     position_of,
-    random_effect,
-    subject_rows,
     tails,
 )
 from hierlmm.interpret.grammar import render
-from hierlmm.interpret.theta import sampled_states
-from hierlmm.likelihood.conditional import of_subjects
+from hierlmm.interpret.kinds import Kind, kind_of
+from hierlmm.interpret.ranked import Effects
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_lines
 
 CHUNK = 2_000_000
 MOST = 1_000_000_000
-THETAS = 500
-"""Draws of θ of a likelihood fit; each costs one pass over the subjects."""
 SHOWN = 20
 SEE = "docs, page 'In words'"
 
@@ -70,6 +67,8 @@ class Ranking(Result):
         By subject, sorted by expected rank, a copy. ``coefficient`` (level 2's part and random effect), ``se``;
         ``rank`` of the coefficient; ``expected_rank`` with ``rank_lower``, ``rank_upper``; ``prob_top``, the
         probability to be among the first ``top``; ``mcse_rank`` and ``mcse_top``, Monte-Carlo standard errors.
+    factor : str
+        Whose groups are ranked, of several grouping factors; empty where subjects are.
     """
 
     term: str
@@ -80,6 +79,7 @@ class Ranking(Result):
     subject: str
     notes: tuple[str, ...]
     table: pd.DataFrame
+    factor: str = ""
 
     @pictured
     def plot(self, *, term: str | None = None, max_subjects: int | None = None, **figure: Unpack[Figure]) -> Any:
@@ -102,9 +102,14 @@ class Ranking(Result):
         from hierlmm.drawing.ranks import plot_ranks
 
         if term not in (None, self.term):
-            received, reason = f"term={term!r} for subjects ranked by {self.term!r}", "the ranking has been made"
-            raise SpecificationError(received, reason, f"use fit.rank_subjects({term!r}).plot()", SEE)
+            received, reason = f"term={term!r} for {self._who} ranked by {self.term!r}", "the ranking has been made"
+            own = f"{self.factor!r}, {term!r}" if self.factor else repr(term)
+            raise SpecificationError(received, reason, f"use fit.rank_subjects({own}).plot()", SEE)
         return plot_ranks(self, max_subjects=max_subjects, **figure)
+
+    @property
+    def _who(self) -> str:
+        return f"groups of {self.factor}" if self.factor else "subjects"
 
     def _page(self) -> Page:
         first = "largest" if self.largest_first else "smallest"
@@ -112,9 +117,10 @@ class Ranking(Result):
         n = len(table)
         part = table if n <= SHOWN else pd.concat([table.head(SHOWN // 2), table.tail(SHOWN // 2)])
         shown = part[columns].reset_index().astype({table.index.name or "index": str})
-        body = Table(shown, table_lines(shown, [str(shown.columns[0])]), "Subjects by expected rank")
-        cut = [render("ranks.cut", shown=SHOWN // 2, n=n)] if n > SHOWN else []
-        title = f"Subjects ranked by {self.term}, rank 1 the {first} ({self.estimator})"
+        who = self._who[:1].upper() + self._who[1:]
+        body = Table(shown, table_lines(shown, [str(shown.columns[0])]), f"{who} by expected rank")
+        cut = [render("ranks.cut", shown=SHOWN // 2, n=n, who=self._who)] if n > SHOWN else []
+        title = f"{who} ranked by {self.term}, rank 1 the {first} ({self.estimator})"
         return Page(title, ["", body, "", *cut, *self.notes])
 
 
@@ -127,35 +133,39 @@ def rank_subjects(
     ci: float = 0.95,
     draws: int = 4000,
     seed: int | None = 0,
+    factor: str | None = None,
 ) -> Ranking:
     """Rank the subjects by a coefficient; see `hierlmm.fits.base.Fit.rank_subjects`."""
     need_effects(fit, "rank_subjects")
-    design, J = fit.design, fit.n_subjects
+    kind = kind_of(fit, factor)
+    design, J = kind.design, kind.design.n_subjects
     k = position_of(design, term, what="rank_subjects")
     name = design.level1[k]
-    _refuse_ties(fit, k)
+    _refuse_ties(fit, kind, k)
     first = max(1, round(J / 10)) if top is None else top
     if isinstance(first, bool) or not isinstance(first, (int, np.integer)) or not 1 <= first < J:
-        raise SpecificationError(f"top={top!r}", f"there are {J} subjects", f"use a number from 1 to {J - 1}", SEE)
+        raise SpecificationError(f"top={top!r}", f"there are {J} {kind.who}", f"use a number from 1 to {J - 1}", SEE)
     if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 100:
         raise SpecificationError(f"draws={draws!r}", "ranks need draws enough to be told apart", "use draws=4000", SEE)
     chains, per_chain = _shape(fit) or (1, int(draws))
     size = chains * per_chain
-    kind = np.dtype(np.uint16 if J < 2**16 else np.uint32)
-    if size * J * kind.itemsize > MOST:
-        reason = f"they would take {size * J * kind.itemsize / 1e9:z.1f} GB of memory"
+    whole = np.dtype(np.uint16 if J < 2**16 else np.uint32)
+    if size * J * whole.itemsize > MOST:
+        reason = f"they would take {size * J * whole.itemsize / 1e9:z.1f} GB of memory"
         remedy = "use fewer draws" + (", or a likelihood fit with draws=1000" if fit.has_draws else ": draws=1000")
-        raise SpecificationError(f"ranks of {J} subjects in {size} draws", reason, remedy, SEE)
-    estimate = subject_rows(design, k) @ fit.beta.to_numpy() + fit.b.to_numpy()[:, random_effect(design, k)]
-    ranks, se = _ranks(_draws(fit, k, size, seed), estimate, (size, J), kind, largest_first)
+        raise SpecificationError(f"ranks of {J} {kind.who} in {size} draws", reason, remedy, SEE)
+    own = Effects(fit, kind, k)
+    estimate = own.rows @ fit.beta.to_numpy() + own.estimate
+    drawn = own.drawn() if fit.has_draws else own.sampled(size, seed)
+    ranks, se = _ranks(drawn, estimate, (size, J), whole, largest_first)
     index = pd.Index(design.subjects, name=design.hierarchy.subject)
     table = pd.DataFrame({"coefficient": estimate, "se": se}, index=index)
     table["rank"] = table["coefficient"].rank(ascending=not largest_first, method="min").astype(int)
     for column, values in _summaries(ranks, first, ci, chains).items():
         table[column] = values
     table = table.sort_values("expected_rank", kind="stable")
-    about = (design.hierarchy.subject, _notes(fit, k, size, first, ci))
-    return Ranking(name, fit.estimator, int(first), ci, largest_first, *about, table)
+    about = (design.hierarchy.subject, _notes(fit, kind, k, size, first, ci))
+    return Ranking(name, fit.estimator, int(first), ci, largest_first, *about, table, kind.factor)
 
 
 def _shape(fit: Any) -> tuple[int, int] | None:
@@ -178,30 +188,6 @@ def _ranks(
         square += (deviation**2).sum(axis=0)
         done += len(values)
     return ranks, np.sqrt(np.maximum(square - centre**2 / shape[0], 0.0) / (shape[0] - 1))
-
-
-def _draws(fit: Any, k: int, size: int, seed: int | None) -> Iterator[FloatArray]:
-    """Joint draws of the subjects' coefficients, (chunk, J), all chains one after the other."""
-    design = fit.design
-    r, L = random_effect(design, k), subject_rows(design, k)
-    step = max(1, CHUNK // fit.n_subjects)
-    if fit.has_draws:
-        b, beta = fit.draws("b"), fit.draws("beta")
-        for c in range(len(beta)):
-            for start in range(0, beta.shape[1], step):
-                rows = slice(start, start + step)
-                yield beta[c, rows] @ L.T + b[c, rows, :, r]
-        return
-    rng, repeat = np.random.default_rng(seed), min(-(-size // THETAS), step)
-    done = 0
-    for state in sampled_states(fit, -(-size // repeat), rng):
-        effects, n = of_subjects(design, state.effects), min(repeat, size - done)
-        values, vectors = np.linalg.eigh(state.beta_cov)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        slope, sd = L - effects.slope[:, r], np.sqrt(np.maximum(effects.covariance[:, r, r], 0.0))
-        beta = state.beta + rng.standard_normal((n, len(values))) @ root.T
-        yield effects.origin[:, r] + beta @ slope.T + sd * rng.standard_normal((n, len(sd)))
-        done += n
 
 
 def _summaries(ranks: NDArray[Any], top: int, ci: float, chains: int) -> dict[str, FloatArray]:
@@ -232,21 +218,27 @@ def _mcse(values: NDArray[Any], chains: int) -> FloatArray:
     return means.std(axis=1, ddof=1) / np.sqrt(chains * batches)
 
 
-def _refuse_ties(fit: Fit, k: int) -> None:
-    name = fit.design.level1[k]
-    if name in fit.design.own_term and name not in constant_terms(fit):
+def _refuse_ties(fit: Fit, kind: Kind, k: int) -> None:
+    design, zero = kind.design, zero_terms(fit)
+    name = design.level1[k]
+    varies = name in design.own_term
+    if varies and any(fit.design.term[at] not in zero for at in kind.places(design.own_term.index(name))):
         return
-    zero, fixed = "its estimated variance between subjects is zero", "it does not vary by subject in this model"
-    why = zero if name in fit.design.own_term else fixed
-    received = f"subjects ranked by {name!r}"
+    fixed = f"it does not vary by {kind.factor or 'subject'} in this model"
+    why = f"its estimated variance between {kind.who} is zero" if varies else fixed
+    received = f"{kind.who} ranked by {name!r}"
     remedy = "rank by a coefficient that varies, or compare groups by fit.contrasts(...)"
-    raise NotAvailableError(received, f"{why}: subjects with equal level-2 covariates all share one rank", remedy, SEE)
+    alike = "groups with equal covariates" if kind.factor else "subjects with equal level-2 covariates"
+    raise NotAvailableError(received, f"{why}: {alike} all share one rank", remedy, SEE)
 
 
-def _notes(fit: Fit, k: int, size: int, top: int, ci: float) -> tuple[str, ...]:
+def _notes(fit: Fit, kind: Kind, k: int, size: int, top: int, ci: float) -> tuple[str, ...]:
     posterior = fit.has_draws
     notes = [render("ranks.draws" if posterior else "ranks.joint", n=size)]
     notes.append(render("ranks.columns", ci=f"{100 * ci:g}", top=top))
+    if kind.factor:
+        above = " and ".join(kind.above)
+        notes.append(render("ranks.above" if above else "ranks.factor", factor=kind.factor, above=above))
     if not posterior and fit.is_singular:
         notes.append(render("ranks.singular"))
-    return (*notes, *coefficient_notes(fit.design, k))
+    return (*notes, *coefficient_notes(kind.design, k))

@@ -90,6 +90,11 @@ class FactorProducts(GroupedRows):
         """Whether an evaluation takes so little that the space can be searched: below some milliseconds."""
         return self.forest.n_rest**3 + 100 * self.n_obs < 2e7
 
+    @property
+    def rest_is_small(self) -> bool:
+        """Whether plain loops are faster for the rest than a library for dense matrices."""
+        return self.forest.n_rest <= SMALL_REST
+
     @cached_property
     def start(self) -> FloatArray:
         """Relative factors Λ (Q, Q), diagonal, from moments: quadratic forms of the response set to what they expect.
@@ -146,7 +151,7 @@ class FactorProducts(GroupedRows):
         last: tuple[bytes, Gathered] | None = self._last.get("at")
         if last is None or last[0] != key:
             # Threads of a BLAS library that wait for each other cost more than they bring as soon as others work too.
-            with blas().limit(limits=1, user_api="blas") if self.forest.n_rest > SMALL_REST else nullcontext():
+            with blas().limit(limits=1, user_api="blas") if not self.rest_is_small else nullcontext():
                 last = self._last["at"] = (key, self._gather(Lambda))
         return last[1]
 
@@ -199,7 +204,7 @@ class FactorProducts(GroupedRows):
         return Gathered(sums, mean, own)
 
     def _gather(self, Lambda: FloatArray) -> Gathered:
-        if self.forest.n_rest <= SMALL_REST:
+        if self.rest_is_small:
             return self._at_once(Lambda)
         f = self.forest
         E, leaf, upper, rest, c = (a.copy() for a in (self.E, self.leaf, self.upper, self.rest, self.c))

@@ -12,7 +12,6 @@ from scipy.stats import beta as beta_distribution
 from scipy.stats import multivariate_normal, norm
 
 import hierlmm as hl
-from hierlmm.bayes import collapsed_factors
 from hierlmm.bayes.collapsed_factors import factor_posterior
 from hierlmm.design.factors import own_part
 from hierlmm.errors import SpecificationError
@@ -44,7 +43,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     """The two ways to the sums: the rest is small, or large."""
     if request.param != "compiled":
         monkeypatch.setattr(several_factors, "SMALL_REST", -1)
-        monkeypatch.setattr(collapsed_factors, "SMALL_REST", -1)
     return request.param
 
 

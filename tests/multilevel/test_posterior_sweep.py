@@ -98,6 +98,11 @@ def is_loo(fit: Any) -> None:
 
 
 CHECKS: dict[str, Callable[[Any], None]] = {
+    "heterogeneity": lambda fit: close(fit.heterogeneity("school").table["sd"], fit.sd_b["school"]),
+    "rank_subjects": lambda fit: close(
+        fit.rank_subjects("rater", draws=100).table["coefficient"].sort_index(),
+        fit.beta.iloc[0] + fit.b["rater"]["Intercept"],
+    ),
     "D": lambda fit: by_factor(fit.D, lambda n: covariance(fit).mean(axis=0)[OWN[n], OWN[n]]),
     "sd_b": lambda fit: by_factor(fit.sd_b, lambda n: flat(fit, "sd_b").mean(axis=0)[OWN[n]]),
     "corr_b": lambda fit: close(fit.corr_b["school"].iloc[0, 1], flat(fit, "corr_b").mean()),

@@ -80,6 +80,14 @@ def unknown_factor(call: Callable[[], Any]) -> None:
 
 # Coefficients: Intercept, x, kind[T.q], x:kind[T.q].
 CHECKS: dict[str, Callable[[Any, Dense], None]] = {
+    "heterogeneity": lambda fit, dense: close(
+        fit.heterogeneity("school").table["sd"], np.sqrt(np.diag(dense.D["school"]))
+    ),
+    "rank_subjects": lambda fit, dense: close(
+        fit.rank_subjects("rater", draws=100).table["coefficient"].sort_index(),
+        dense.beta[0] + dense.b("rater")[:, 0],
+        rtol=1e-6,
+    ),
     "D": lambda fit, d: by_factor(fit.D, lambda name: d.D[name]),
     "sd_b": lambda fit, d: by_factor(fit.sd_b, lambda name: np.sqrt(np.diag(d.D[name]))),
     "corr_b": lambda fit, d: by_factor(fit.corr_b, lambda name: corr(d.D[name])),
