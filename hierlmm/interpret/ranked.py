@@ -24,7 +24,7 @@ THETAS = 500
 """Draws of θ of a likelihood fit; each costs one pass over the subjects."""
 
 
-class Effects:
+class RankedEffect:
     """One coefficient of all subjects, or of all groups of a factor: ``rows`` (J, p) times β, and random effects."""
 
     def __init__(self, fit: Any, kind: Kind, k: int) -> None:

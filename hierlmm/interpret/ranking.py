@@ -36,7 +36,7 @@ from hierlmm.interpret.coefficients import (
 )
 from hierlmm.interpret.grammar import render
 from hierlmm.interpret.kinds import Kind, kind_of
-from hierlmm.interpret.ranked import Effects
+from hierlmm.interpret.ranked import RankedEffect
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_lines
@@ -154,7 +154,7 @@ def rank_subjects(
         reason = f"they would take {size * J * whole.itemsize / 1e9:z.1f} GB of memory"
         remedy = "use fewer draws" + (", or a likelihood fit with draws=1000" if fit.has_draws else ": draws=1000")
         raise SpecificationError(f"ranks of {J} {kind.who} in {size} draws", reason, remedy, SEE)
-    own = Effects(fit, kind, k)
+    own = RankedEffect(fit, kind, k)
     estimate = own.rows @ fit.beta.to_numpy() + own.estimate
     drawn = own.drawn() if fit.has_draws else own.sampled(size, seed)
     ranks, se = _ranks(drawn, estimate, (size, J), whole, largest_first)

@@ -76,7 +76,7 @@ def test_joint_draws_have_the_distribution_of_the_mixed_model_equations(fit, den
     mean = covariance @ W.T @ dense.y / dense.s2
     for factor, term in (("rater", "Intercept"), ("school:class", "Intercept"), ("school", "x")):
         kind = kind_of(fit, factor)
-        effects = ranked.Effects(fit, kind, position_of(kind.design, term, what=""))
+        effects = ranked.RankedEffect(fit, kind, position_of(kind.design, term, what=""))
         (values,) = effects.sampled(size, 0)
         # every group's coefficient as a function of all effects
         A, at = np.zeros((effects.J, len(mean))), 4
