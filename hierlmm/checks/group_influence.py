@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.design.design import Design
-from hierlmm.design.factors import check_groups
 from hierlmm.design.formula import MULTILEVEL
 from hierlmm.design.rows import Grouping
 from hierlmm.design.taken import take_rows
@@ -52,7 +50,8 @@ def without_groups(fit: MultilevelNumbers, group: Grouping) -> tuple[FloatArray,
     centre, spread = fit.optimum.lam, np.linalg.pinv(fit.large_sample.covariance[:-1, :-1], hermitian=True)
 
     def without(j: int) -> tuple[FloatArray, FloatArray, FloatArray, float]:
-        own = _checked(take_rows(design, group.index != j))
+        own = take_rows(design, group.index != j)
+        check_design(own)
         criterion = make_criterion(own, reml=fit.reml)
         at = criterion.solution(maximise_again(criterion, lam_at(criterion, fit.solution.D, fit.sigma)).lam)
         step = lam_at(fit.criterion_function, at.D, at.sigma) - centre
@@ -64,9 +63,3 @@ def without_groups(fit: MultilevelNumbers, group: Grouping) -> tuple[FloatArray,
     found, _ = replicate(without, J, cores=None, progressbar=True, label=f"Fits without a group of {group.labels.name}")
     beta, beta_cov, components, moved = map(np.array, zip(*(own or lost for own in found), strict=True))
     return beta, beta_cov, pd.DataFrame(components, columns=names), moved
-
-
-def _checked(design: Design) -> Design:
-    check_groups([term.group for term in design.random])
-    check_design(design)
-    return design

@@ -63,8 +63,7 @@ def take_rows(design: Design, kept: BoolArray) -> Design:
         groups.append(Grouping(index.astype(np.intp), term.group.labels[present]))
     unit, first = units_of(groups), own.subject.index[kept]
     W = own.W[first[np.unique(unit.index, return_index=True)[1]]]
-    hierarchy = replace(design.hierarchy, subject=str(unit.labels.name))
     arrays = {name: getattr(own, name)[kept] for name in ("y", "offset", "X", "X1", "trials")}
     rows = replace(own, frame=own.frame[kept], subject=unit, W=W, kept=None, **arrays)
     random = tuple(replace(t, group=group, Z=t.Z[kept]) for t, group in zip(design.random, groups, strict=True))
-    return replace(design, terms=replace(design.terms, hierarchy=hierarchy), rows=rows, random=random)
+    return replace(design, rows=rows, random=random)

@@ -158,18 +158,14 @@ def singular_message(design: Design, criterion: Any, optimum: Optimum, how: str 
         return (
             f"The data support no variation in {names} between {between}: the likelihood{how} is highest "
             "at a variance of zero. This is an estimate on the boundary of the parameter space, not an error; other "
-            f"estimates hold given that. To go on: keep it{f' or {drop}.' if several else f', {drop}, {nuts}'}"
+            f"estimates hold given that. To go on: keep it, {drop}, {nuts}"
         )
     block = [b for b in design.blocks if len(b) > 1 and np.linalg.matrix_rank(half[np.ix_(b, b)], tol=1e-6) < len(b)]
     names = ", ".join(design.term[k] for k in (block[0] if block else range(len(sd))))
-    way_out = (
-        "let them vary without correlation, as in (x || batch), or let fewer coefficients vary."
-        if several
-        else "use covariance='diagonal', let fewer coefficients vary, or fit by NUTS, whose prior keeps D off the "
-        "boundary."
-    )
+    apart = "write || where they stand in the formula" if several else "use covariance='diagonal'"
     return (
         f"The data support fewer independent ways to differ between {between} than the model has: the random effects "
         f"of {names} are perfectly dependent at the optimum (a correlation of ±1, or a combination without variance). "
-        f"This is an estimate on the boundary, not an error. To go on: keep it, {way_out}"
+        f"This is an estimate on the boundary, not an error. To go on: keep it, {apart}, let fewer coefficients vary, "
+        "or fit by NUTS, whose prior keeps D off the boundary."
     )

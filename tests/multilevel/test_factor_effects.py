@@ -23,6 +23,9 @@ def test_curves_say_what_moves_together_within_which_groups(pupils):
     rows = pupils.assign(z=pupils["x"] + 20.0 * level)
     found = hl.MultilevelModel.from_formula("y ~ x + z + (1 | school / class)", rows).fit_ml().effects("x")
     assert "within groups of school:class z changes exactly with x" in " ".join(repr(found).split())
+    rows["z"] = rows["x"] + 20.0 * np.sqrt(rows["school"])
+    found = hl.MultilevelModel.from_formula("y ~ x + z + (1 | school / class)", rows).fit_ml().effects("x")
+    assert "within groups of school z changes" in " ".join(repr(found).split())  # and so within their classes
     other = hl.MultilevelModel.from_formula("y ~ x + (1 | school / class)", rows).fit_ml().effects("x")
     assert "changes exactly" not in repr(other)
 

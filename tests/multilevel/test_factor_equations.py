@@ -77,6 +77,18 @@ def test_crossed_factors_have_a_line_each(model, fit):
     assert f"sd {sd.iloc[0]:.2f} and {sd.iloc[1]:.2f}, corr {corr:.2f}".replace("-", "−") in model.equations(fit).text
 
 
+def test_estimates_keep_their_signs(classes):
+    """Of a slope and a covariance below zero; the offset is part of the mean."""
+    b = np.random.default_rng(4).normal(size=6)[classes["school"]]
+    rows = classes.assign(y=classes["y"] + b - 2 * (1 + b) * classes["x"])
+    model = build("y ~ x + offset(w) + (1 + x | school) + (1 | school:class)", rows)
+    fit = model.fit_ml()
+    text, D = model.equations(fit).text, fit.D["school"].iloc[0, 1]
+    assert fit.beta["x"] < 0 and D < 0
+    assert f"{fit.beta['Intercept']:.2f} − {-fit.beta['x']:.2f}·xᵢ + offset(w)ᵢ".removeprefix("-") in text
+    assert f"− {-2 * D:.2f}·xᵢ + " in text and f"⎣ −{-D:.2f}" in text and f" + {fit.sigma**2:.2f} I" in text
+
+
 def test_random_effects_that_do_not_correlate_have_no_covariance(classes):
     written = build("y ~ 1 + (1 + x || school) + (0 + x | school:class)", classes).equations()
     assert written.marginal[1].text == "Var(yᵢ) = D₀₀[school] + D₁₁[school]·xᵢ² + σ²[school:class]·xᵢ² + σ²"

@@ -38,6 +38,10 @@ def test_residuals_have_the_spread_of_the_definition(fit, dense):
     ]
     scaled = np.sort(fit.residuals() / FactorResiduals(fit).sd)
     close(bands["residuals"].observed, scaled / np.sqrt(np.mean(scaled**2)), rtol=1e-6)
+    Z = np.equal.outer(np.arange(5), fit.design.random[2].group.index)
+    spread = fit.D["rater"].iloc[0, 0] * np.sqrt(np.diag(Z @ P @ Z.T))
+    scaled = np.sort(fit.b["rater"]["Intercept"] / spread)
+    close(bands["Intercept | rater"].observed, scaled / np.sqrt(np.mean(scaled**2)), rtol=1e-5)
 
 
 def test_what_a_model_lacks_stands_out(pupils):

@@ -34,6 +34,8 @@ def test_slopes_and_crossed_factors_in_words(fit):
     assert "Groups of school differ in their coefficient of x with an SD of" in text
     assert "per unit of x of the average of all" in text  # x goes with kind: no one average coefficient
     assert "Two rows of one school:class and one rater correlate by" in text
+    assert "Two rows of one school, but not of one school:class or rater, correlate by" in text
+    assert "Two rows of one rater, but not of one school, correlate by" in text  # and so of other classes
     assert "With random slopes the variance divides in another way" in text
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import hierlmm as hl
+from hierlmm.diagnostics.factor_design import lam_at
 from hierlmm.errors import DataError, NotAvailableError
 
 build = hl.MultilevelModel.from_formula
@@ -22,7 +23,10 @@ def test_estimates_without_a_group_are_those_of_a_fit_without_it(nested, pastes)
         move = float((nested.beta - rest.beta).iloc[0] / nested.beta_se.iloc[0])
         close(found.table.loc[label, ["cook", "dfbetas"]].astype(float), [move**2, move], rtol=1e-6)
         close(found.table.loc[label, "covratio"], (rest.beta_se / nested.beta_se).iloc[0] ** 2, rtol=1e-6)
-    assert found.table["rows"].eq(6).all() and found.table["theta"].ge(0.0).all()
+        step = lam_at(nested.criterion_function, rest.solution.D, rest.sigma) - nested.optimum.lam
+        theta = np.sqrt(step @ np.linalg.solve(nested.large_sample.covariance[:-1, :-1], step))
+        close(found.table.loc[label, "theta"], theta, rtol=1e-3)
+    assert found.table["rows"].eq(6).all()
     said = " ".join(repr(found).split())
     assert "Influence of 10 groups of batch on the fit by REML" in said and "Without batch E" in said
     assert "subject" not in said and found.plot(backend="none") is not None
@@ -33,6 +37,9 @@ def test_a_group_that_alone_has_a_level_is_named(pastes):
     found = build("strength ~ kind + (1 | batch / cask)", rows).fit_ml().influence("batch")
     assert found.table.index[found.table["cook"].isna()].tolist() == ["C"]
     assert "Without C (of 1 such groups) the others cannot be fitted" in " ".join(repr(found).split())
+    halves = pastes.assign(half=pastes["batch"].isin(list("ABCDE")))
+    found = build("strength ~ 1 + (1 | half) + (1 | batch)", halves).fit_ml().influence("half")
+    assert found.table["cook"].isna().all()  # one group says nothing of a variance
 
 
 def test_columns_stay_what_they_are(pupils):

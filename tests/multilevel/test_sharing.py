@@ -27,6 +27,8 @@ def test_rows_of_a_cask_share_the_cask_and_the_batch(nested):
     assert inside.tolist() == [True, True, False] and pairs["upper"].iloc[2] == 0.0
     close(found.variance, [[cask, batch, noise, cask + batch + noise]], rtol=1e-12)
     assert "same        same      30" in repr(found) and "by the groups that they share (REML)" in repr(found)
+    half = nested.implied_marginal(ci=0.5).pairs
+    assert (half["upper"] - half["lower"]).iloc[0] < 0.5 * (pairs["upper"] - pairs["lower"]).iloc[0]  # normal: 0.34
     assert nested.implied_marginal(draws=0).pairs["lower"].isna().all()
 
 
