@@ -20,7 +20,6 @@ from hierlmm.options import arguments_of, checked_with_constructor, refuse_argum
 if TYPE_CHECKING:
     from hierlmm.comparison.compare import Comparison
     from hierlmm.fit.multilevel import MultilevelFit  # noqa: F401  named in the base of the class
-    from hierlmm.fit.multilevel_posterior import MultilevelPosterior
 
 OF_ONE_FACTOR = dict.fromkeys(
     ("residual", "residual_variance", "residual_group", "weights", "group"), "hl.TwoLevelModel with one of the factors"
@@ -55,9 +54,9 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
     data : table
         Long format, one row per measurement: pandas, polars, pyarrow or anything narwhals reads.
     family : str or Family
-        Distribution of the response, as `TwoLevelModel` takes it. Random effects of other families than the Gaussian
-        are integrated out by Laplace's method: ``"bernoulli"``, ``"binomial"``, ``"poisson"``,
-        ``"negative_binomial"``, ``"gamma"``, ``"ordinal"``.
+        Distribution of the response, as `TwoLevelModel` takes it: ``"bernoulli"``, ``"binomial"``, ``"poisson"``,
+        ``"negative_binomial"``, ``"gamma"``, ``"ordinal"``. Random effects of other families than the Gaussian are
+        integrated out by Laplace's method for maximum likelihood, and sampled by NUTS.
     trials : str, optional
         Column of the numbers of trials of a binomial response (or write ``p(successes, n) ~ ...``).
     exposure : str, optional
@@ -185,7 +184,7 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         target_accept: float | None = None,
         progressbar: bool = True,
         random_effects: str = "auto",
-    ) -> MultilevelPosterior:
+    ) -> Any:
         """Sample the posterior by NUTS.
 
         Parameters
@@ -198,19 +197,20 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
             Route to the posterior. ``"collapsed"`` integrates the random effects of all factors out exactly, and β,
             samples the covariance parameters and draws the rest afterwards from its exact conditional distribution;
             ``"explicit"`` samples everything together on the PyMC model of `to_pymc`. Both have the same posterior;
-            ``"auto"`` chooses, and the fit says which and why.
+            ``"auto"`` chooses, and the fit says which and why. Another family than the Gaussian has no collapsed
+            posterior: ``"auto"`` samples parameters and random effects together by compiled code.
         target_accept : float, optional
-            Acceptance probability that the step size is tuned to, by default 0.8 (explicit route: 0.9); closer to 1 is
-            slower and has fewer divergences.
+            Acceptance probability that the step size is tuned to, by default 0.8 (explicit route: 0.9; other families:
+            0.95, or 0.65 with thousands of random effects); closer to 1 is slower and has fewer divergences.
         progressbar : bool
             Show progress, in a terminal or notebook.
         random_effects : {"auto", "draws", "summary", "none"}
-            Collapsed route: keep draws of b; or its posterior mean and SD, averaged over the draws analytically; or
+            Not on the explicit route: keep draws of b; or its posterior mean and SD, averaged over the draws analytically; or
             neither. ``"auto"`` keeps draws up to 10 million values.
 
         Returns
         -------
-        MultilevelPosterior
+        MultilevelPosterior, or GeneralisedMultilevelPosterior for another family than the Gaussian
             Frozen; its ``warnings`` say whether the sampler converged.
         """
         given = {"draws": draws, "tune": tune, "chains": chains, "seed": seed, "target_accept": target_accept}
@@ -248,7 +248,8 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
 
         The explicit hierarchy: ``b_batch`` (batch × batch_term) are the random effects of factor ``batch``, ``mu``
         (obs) is the expected response, ``y`` (obs) the observed one; ``beta`` (coef), ``sd_b`` (term), ``corr_b``
-        (pair of terms) and ``sigma`` are the parameters. Random effects are sampled as standardised ones.
+        (pair of terms) and ``sigma``, or the dispersion of another family, are the parameters. Random effects are
+        sampled as standardised ones.
         """
         from hierlmm.bayes.explicit_factors import build_factor_model
 

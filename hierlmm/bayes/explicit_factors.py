@@ -3,7 +3,7 @@
     y_i = offset_i + x_i'beta + sum_k z_ik'b_k[group of row i in factor k] + e_i,      e_i ~ N(0, sigma²)
     b_kj = F_k z_kj,   z_kj ~ N(0, I),   D_k = F_k F_k'
 
-for every group j of every factor k, or centred, ``b_kj ~ N(0, D_k)`` sampled as it is: ``b_batch`` (batch, batch_term)
+(or another family, of whose link this is the linear predictor) for every group j of every factor k, or centred, ``b_kj ~ N(0, D_k)`` sampled as it is: ``b_batch`` (batch, batch_term)
 beside ``z_batch``; ``sd_b`` and ``corr_b`` have the standard deviations and correlations of all factors, one after the
 other.
 """
@@ -24,12 +24,13 @@ from hierlmm.bayes.explicit import (
     random_covariance_draws,
     random_covariance_variables,
 )
+from hierlmm.bayes.explicit_family import dispersion_draws, family_response
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.tree import effects_names, factor_dims, model_coords
 from hierlmm.design.design import Design
 from hierlmm.design.factors import own_part
 from hierlmm.likelihood.estimate import maximise_design
-from hierlmm.likelihood.several_factors import FactorSolution
+from hierlmm.likelihood.generalised import maximise_generalised
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -38,15 +39,15 @@ if TYPE_CHECKING:
 def determined_factors(design: Design) -> tuple[str, ...]:
     """Factors whose effects the rows determine more than D does: better sampled as they are, centred.
 
-    At the REML estimate the conditional variance of an effect given y is then below half of that in D, on average over
+    At the estimate by REML (of other families by maximum likelihood) the conditional variance of an effect given y is then below half of that in D, on average over
     groups and effects (Papaspiliopoulos, Roberts & Sköld 2007); what other factors blur counts. Effects of other
     factors are sampled as standardised ones.
     """
-    found, chosen = maximise_design(design, reml=True).solution, []
-    assert isinstance(found, FactorSolution)
-    for k, (term, effects) in enumerate(zip(design.random, found.by_factor, strict=True)):
-        before, after = np.diag(found.D[own_part(design, k)]), np.einsum("jaa->a", effects.covariance)
-        if np.all(before > 0.0) and np.mean(after / (len(effects.covariance) * before)) < 0.5:
+    found: Any = (maximise_design(design, reml=True) if design.is_gaussian else maximise_generalised(design)).solution
+    spread, chosen = [own.covariance if design.is_gaussian else own[1] for own in found.by_factor], []
+    for k, (term, covariance) in enumerate(zip(design.random, spread, strict=True)):
+        before, after = np.diag(found.D[own_part(design, k)]), np.einsum("jaa->a", covariance)
+        if np.all(before > 0.0) and np.mean(after / (len(covariance) * before)) < 0.5:
             chosen.append(term.columns.group)
     return tuple(chosen)
 
@@ -67,7 +68,7 @@ def build_factor_model(design: Design, priors: ResolvedPriors, centred: Sequence
     pymc.Model
         With the variables ``beta`` (coef), ``sd_b`` (term), ``corr_b`` (pair of terms), the random effects of every
         factor (``b_batch``, with dimensions ``batch`` and ``batch_term``), ``mu`` (obs), ``sigma`` and the observed
-        ``y`` (obs).
+        ``y`` (obs); of another family ``eta`` (obs) as well, and its dispersion in the place of ``sigma``.
     """
     pm = pymc_module()
     with pm.Model(coords=model_coords(design)) as model:
@@ -91,6 +92,9 @@ def build_factor_model(design: Design, priors: ResolvedPriors, centred: Sequence
                 b = pm.math.dot(b, priors.random_uncentering[own].T)
             b = pm.Deterministic(name, b, dims=dims) if moved else b
             mu = mu + (term.Z * b[term.group.index]).sum(axis=1)
+        if not design.is_gaussian:
+            family_response(design, priors, pm.Deterministic("eta", mu, dims="obs"))
+            return model
         sigma: Any = as_pymc_variable("sigma", [priors.sigma], None, ["sigma"])
         pm.Normal("y", pm.Deterministic("mu", mu, dims="obs"), sigma, observed=design.y, dims="obs")
     return model
@@ -104,7 +108,8 @@ def factor_draws_of_model(
     half = sd[..., None] * L
     corr = L @ np.swapaxes(L, -1, -2)
     corr[..., np.arange(sd.shape[-1]), np.arange(sd.shape[-1])] = 1.0
-    found = {"sd_b": sd, "corr_b": corr, "D": corr * sd[..., None] * sd[..., None, :], "sigma": raw["sigma"]}
+    level1 = {"sigma": raw["sigma"]} if design.is_gaussian else dispersion_draws(design, raw)
+    found = {"sd_b": sd, "corr_b": corr, "D": corr * sd[..., None] * sd[..., None, :], **level1}
     for k, name in enumerate(effects_names(design)):
         rows, columns = own_part(design, k)
         if name in raw:

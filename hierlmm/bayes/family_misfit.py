@@ -13,7 +13,8 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.family_draws import psi_draws
-from hierlmm.bayes.predictive import subject_lines
+from hierlmm.bayes.predictive import effect_lines
+from hierlmm.bayes.tree import effects_names
 from hierlmm.design.design import Design
 from hierlmm.likelihood.generalised_checks import many_zeros
 from hierlmm.likelihood.overdispersion import overdispersion
@@ -31,12 +32,16 @@ def misfit(design: Design, draws: Mapping[str, FloatArray], groups: Mapping[str,
     groups : mapping of str to xarray.Dataset
         ``random_effects``, where only means of b were kept.
     """
-    if design.family.name not in JUDGED or not ("b" in draws or "random_effects" in groups):
+    names = effects_names(design)
+    if design.family.name not in JUDGED or not (names[0] in draws or "random_effects" in groups):
         return ()
-    b = draws["b"].mean(axis=(0, 1)) if "b" in draws else groups["random_effects"]["mean"].to_numpy()
+    if names[0] in draws:
+        b = {name: draws[name].mean(axis=(0, 1)) for name in names}
+    else:
+        b = {name: groups["random_effects"][f"mean{name[1:]}"].to_numpy() for name in names}
     psi = psi_draws(design, draws).mean(axis=(0, 1))
     beta = draws["beta"].mean(axis=(0, 1)) if design.coef else np.zeros(0)
-    eta = subject_lines(design, beta, b)
+    eta = effect_lines(design, beta, b)
     parameters = len(design.coef) + design.n_random_parameters + len(psi)
     wide = overdispersion(design, eta, psi, parameters, "Posterior standard deviations")
     return (*wide, *many_zeros(design, eta, psi))

@@ -7,8 +7,8 @@ of φ and the random effects, `joint_kernel`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,19 +20,24 @@ from hierlmm.bayes.collapsed import QUICK, mode_and_root, reaches_zero
 from hierlmm.bayes.collapsed_kernel import N_PRIOR, evaluate
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.distributions import Normal, StudentT
+from hierlmm.bayes.generalised_whitening import elimination, rows_and_others, whiten_others
+from hierlmm.bayes.joint_factors import compiled_factors_joint, settled_factors
 from hierlmm.bayes.joint_kernel import HEADER, Joint, compiled_joint, factor_of, log_prior, pull_back, settled, unpack
 from hierlmm.bayes.posterior import Density
 from hierlmm.bayes.random_theta import random_theta, theta_names
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.tree import dims_of, effects_names, model_coords
 from hierlmm.design.design import Design, own_effects
+from hierlmm.design.factors import own_part
 from hierlmm.families.rows import rowwise
 from hierlmm.likelihood.generalised import STARTS, fixed_start
 from hierlmm.likelihood.generalised_criterion import (
     GeneralisedCriterion,
     GeneralisedRows,
     free_criterion,
-    generalised_rows,
+    free_structure,
 )
+from hierlmm.likelihood.generalised_factors import JointMode, factor_laplace
 
 PIECE = 5_000_000
 """Numbers of the random effects that are worked on at a time."""
@@ -125,9 +130,10 @@ def dispersion_of(family: Any, psi: FloatArray) -> dict[str, FloatArray]:
 
 def generalised_model(design: Design, priors: ResolvedPriors) -> GeneralisedModel:
     """Pack a model; φ is neither centred nor scaled yet."""
-    rows = generalised_rows(design)
+    rows, own, others, n_others = rows_and_others(design)
     theta, p, m = random_theta(design, priors), len(design.coef), len(priors.dispersion)
-    scaling, (N, q), J = rows.scaling, rows.Z.shape, len(rows.start) - 1
+    scaling, Z, (N, width), J = rows.scaling, rows.Z[:, own], rows.Z.shape, len(rows.start) - 1
+    q = Z.shape[1]
     k, constant = theta.size + p + m, theta.constant + float(np.sum(rows.constant))
     beta_prior, psi_prior = np.zeros((p, 4)), np.zeros((m, N_PRIOR))
     for i, prior in enumerate(priors.beta):
@@ -140,13 +146,13 @@ def generalised_model(design: Design, priors: ResolvedPriors) -> GeneralisedMode
     K = priors.centering @ np.linalg.inv(scaling.Bx) if p else np.zeros((0, 0))
     Bz = scaling.Bz @ priors.random_uncentering
     of_theta = theta.sd_index, theta.cpc_index, theta.alpha, theta.sd_prior
-    of_rows = rows.start, rows.y, rows.n, rows.offset, rows.X, rows.Z
-    working = np.zeros((J, q, q)), np.zeros((J, q, p)), np.zeros((J, q)), np.zeros((p, p)), np.zeros(p)
+    of_rows = rows.start, rows.y, rows.n, rows.offset, rows.X, Z
+    working = *map(np.zeros, ((J, q, q), (J, q, p), (J, q), (p, p), p, N, N)), others
     parts = (np.zeros(HEADER), np.zeros(k), np.eye(k), *of_theta, Bz, K, beta_prior, psi_prior, *of_rows, *working)
     buffer = np.concatenate([np.ravel(part).astype(np.float64) for part in parts])
     derivatives = design.family.derivatives
-    sizes = len(buffer), N, J, q, p, m, theta.size, theta.n_sd
-    buffer[:HEADER] = [*sizes, theta.form, constant, float(derivatives.address)]
+    sizes = len(buffer), N, J, width, p, m, theta.size, theta.n_sd
+    buffer[:HEADER] = [*sizes, theta.form, constant, float(derivatives.address), q, n_others]
     return GeneralisedModel(design, priors, rows, buffer, derivatives)
 
 
@@ -174,7 +180,9 @@ class Marginal:
     @cached_property
     def criterion(self) -> GeneralisedCriterion:
         """The likelihood as a function of all entries of Λ, β and ψ."""
-        q = len(self.model.data.sd_index)
+        design, q = self.model.design, len(self.model.data.sd_index)
+        if design.has_several_factors:
+            return replace(factor_laplace(design, self.model.rows), structure=free_structure(q))
         return free_criterion(self.model.rows, q, self.points, len(self.model.data.psi_prior))
 
     def integrated(self, phi: FloatArray) -> tuple[Any, tuple[FloatArray, ...]]:
@@ -237,21 +245,30 @@ class Marginal:
         self._whiten(mode)
 
     def _whiten(self, mode: FloatArray) -> None:
-        """Working weights and responses at the mode: A, C, c, P₀ and h₀ of `joint_kernel`."""
+        """Working weights and responses at the mode, and what `joint_kernel` makes of them."""
         data, rows = self.model.data, self.model.rows
         at, (*_, Lambda) = self.integrated(mode)
         _, beta, psi = self.model.parts(mode)
-        index = np.repeat(np.arange(len(rows.start) - 1), np.diff(rows.start))
-        eta = rows.X @ beta + np.sum(rows.Z * (at.modes @ Lambda.T)[index], axis=1)
+        several = isinstance(at, JointMode)
+        if several:
+            eta = rows.X @ beta + self.criterion.grouped.lines(at.mean)  # type: ignore[attr-defined]
+        else:
+            index = np.repeat(np.arange(len(rows.start) - 1), np.diff(rows.start))
+            eta = rows.X @ beta + np.sum(rows.Z * (at.modes @ Lambda.T)[index], axis=1)
         d = rowwise(rows.family.derivatives, rows.y, rows.n, rows.offset + eta, np.ascontiguousarray(psi), 2)
         w = np.maximum(-d[:, 2], 0.0)
-        first = rows.start[:-1]
-        data.A[:] = np.add.reduceat(w[:, None, None] * rows.Z[:, :, None] * rows.Z[:, None, :], first)
-        data.C[:] = np.add.reduceat(w[:, None, None] * rows.Z[:, :, None] * rows.X[:, None, :], first)
-        response = w * eta + d[:, 1]
-        data.c[:] = np.add.reduceat(rows.Z * response[:, None], first)
+        first, response = rows.start[:-1], w * eta + d[:, 1]
+        data.weight[:], data.response[:] = w, response + w * rows.offset
+        data.A[:] = np.add.reduceat(w[:, None, None] * data.Z[:, :, None] * data.Z[:, None, :], first)
         precision = data.beta_prior[:, 1] + data.beta_prior[:, 2] * data.beta_prior[:, 3]
-        data.P[:] = rows.X.T @ (w[:, None] * rows.X) + data.K.T @ (precision[:, None] * data.K)
+        data.P[:] = data.K.T @ (precision[:, None] * data.K)
+        if several:
+            modes = dict(self.criterion.grouped.parts(at.mean[:, None]))  # type: ignore[attr-defined]
+            whiten_others(self.model.design, data, Lambda, beta, modes, d[:, 1])
+            return
+        data.C[:] = np.add.reduceat(w[:, None, None] * rows.Z[:, :, None] * rows.X[:, None, :], first)
+        data.c[:] = np.add.reduceat(rows.Z * response[:, None], first)
+        data.P[:] += rows.X.T @ (w[:, None] * rows.X)
         data.h[:] = rows.X.T @ response + data.K.T @ (precision * data.beta_prior[:, 0])
 
 
@@ -274,8 +291,8 @@ class JointPosterior:
 
     @property
     def dimension(self) -> int:
-        """Number of coordinates: φ, and v of every subject."""
-        return self.model.n_phi + self.model.data.c.size
+        """Number of coordinates: φ, and what stands for the random effects."""
+        return self.model.n_phi + int(self.model.buffer[12]) + self.model.data.c.size
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -313,14 +330,56 @@ class JointPosterior:
     ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
         """See `Posterior.recover`; draws (chain, draw, n) are whitened coordinates, and nothing is left to chance."""
         phi = self.settled(as_rows(draws), effects=False)[0]
-        return recovered(self.model, draws, phi, lambda flat: self.settled(flat)[1], random_effects)
+        return recovered(self.model, draws, phi, self.effects, random_effects)
+
+    def effects(self, z: FloatArray) -> dict[str, FloatArray]:
+        """Random effects (S, J, q) by variable, of whitened coordinates (S, n)."""
+        return {"b": own_effects(self.design, self.settled(z)[1])}
+
+
+@dataclass(frozen=True, eq=False)
+class FactorJointPosterior(JointPosterior):
+    """The same of several grouping factors (`joint_factors`)."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is sampled, in order."""
+        design, found = self.design, list(self.model.names)
+        for k in elimination(design)[::-1]:
+            own = design.random[k]
+            found += [f"b_{own.columns.group}[{g}, {t}]" for g in own.group.labels for t in own.columns.names]
+        return tuple(found)
+
+    def compiled(self) -> tuple[Any, FloatArray]:
+        """C function of whitened coordinates and the numbers that it reads."""
+        return compiled_factors_joint(self.model.data.c.shape[1]), self.model.buffer
+
+    def settled(self, z: FloatArray, *, effects: bool = True) -> tuple[FloatArray, FloatArray]:
+        """Parameters φ (S, k), and the random effects in working columns as they are sampled, (S, T), of z (S, n)."""
+        data, k, p = self.model.data, self.model.n_phi, len(self.model.data.K)
+        n, ahead = k - p, k + int(self.model.buffer[12])
+        free = data.centre[:n] + z[:, :n] @ data.root[:n, :n].T
+        beta, b = np.empty((len(z), p)), np.empty((len(z), self.dimension - k if effects else 0))
+        w, v = np.ascontiguousarray(z[:, n:ahead]), np.ascontiguousarray(z[:, ahead:])
+        settled_factors(np.ascontiguousarray(free), w, v, data, self.model.buffer[8], beta, b)
+        return np.concatenate([free, beta], axis=1), b
+
+    def effects(self, z: FloatArray) -> dict[str, FloatArray]:
+        """Random effects (S, J, q) by variable, in the user's units."""
+        b, at, found = self.settled(z)[1], 0, dict[str, FloatArray]()
+        for k in elimination(self.design)[::-1]:
+            J, q = len(self.design.random[k].group.labels), self.design.random[k].Z.shape[1]
+            own = np.linalg.inv(self.model.rows.scaling.Bz[own_part(self.design, k)])
+            found[effects_names(self.design)[k]] = b[:, at : at + J * q].reshape(-1, J, q) @ own.T
+            at += J * q
+        return found
 
 
 def recovered(
     model: GeneralisedModel,
     draws: FloatArray,
     phi: FloatArray,
-    effects: Callable[[FloatArray], FloatArray],
+    effects: Callable[[FloatArray], dict[str, FloatArray]],
     random_effects: str,
 ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
     """What `Posterior.recover` returns.
@@ -333,41 +392,42 @@ def recovered(
     phi : (S, k)
         Their parameters.
     effects : callable
-        From some of the draws (s, n) to random effects (s, J, q).
+        From some of the draws (s, n) to random effects (s, J, q) by variable.
     random_effects : str
         What is kept of them.
     """
     flat, found, groups = as_rows(draws), model.natural(phi), dict[str, Any]()
     step = max(1, PIECE // max(model.data.c.size, 1))
-    pieces = (own_effects(model.design, effects(flat[lo : lo + step])) for lo in range(0, len(flat), step))
+    pieces = (effects(flat[lo : lo + step]) for lo in range(0, len(flat), step))
     if random_effects == "draws":
-        found["b"] = np.concatenate(list(pieces))
+        every = list(pieces)
+        found |= {name: np.concatenate([piece[name] for piece in every]) for name in every[0]}
     elif random_effects == "summary":
         groups["random_effects"] = summary_of(model.design, pieces, len(flat))
     return {name: values.reshape(*draws.shape[:2], *values.shape[1:]) for name, values in found.items()}, groups
 
 
-def summary_of(design: Design, pieces: Any, size: int) -> Any:
-    """Mean and SD of draws of b that come piece by piece, (s, J, q), as a group of the tree."""
+def summary_of(design: Design, pieces: Iterable[dict[str, FloatArray]], size: int) -> Any:
+    """Mean and SD of draws of the random effects that come piece by piece, (s, J, q), as a group of the tree."""
     import xarray as xr
 
-    total: Any = None
-    square: Any = None
-    shift: Any = None
-    for b in pieces:
-        shift = b[0] if shift is None else shift
-        away = b - shift
-        total = away.sum(axis=0) + (0.0 if total is None else total)
-        square = (away**2).sum(axis=0) + (0.0 if square is None else square)
-    mean = total / size
-    sd = np.sqrt(np.maximum(square / size - mean**2, 0.0) * size / max(size - 1, 1))
-    coords = {"subject": design.subjects.to_numpy(), "term": np.array(design.own_term, dtype=str)}
-    parts = {"mean": shift + mean, "sd": sd}
-    return xr.Dataset({name: (("subject", "term"), part) for name, part in parts.items()}, coords=coords)
+    moments, coords = dict[str, list[FloatArray]](), model_coords(design)
+    for piece in pieces:
+        for name, b in piece.items():
+            shift, total, square = moments.setdefault(name, [b[0], np.zeros(b[0].shape), np.zeros(b[0].shape)])
+            total += (b - shift).sum(axis=0)
+            square += ((b - shift) ** 2).sum(axis=0)
+    parts = dict[str, Any]()
+    for name, (shift, total, square) in moments.items():
+        mean, dims = total / size, dims_of(design, name)
+        sd = np.sqrt(np.maximum(square / size - mean**2, 0.0) * size / max(size - 1, 1))
+        parts |= {f"mean{name[1:]}": (dims, shift + mean), f"sd{name[1:]}": (dims, sd)}
+    used = {dim for dims, _ in parts.values() for dim in dims}
+    return xr.Dataset(parts, coords={dim: coords[dim] for dim in used})
 
 
 def joint_posterior(design: Design, priors: ResolvedPriors) -> JointPosterior:
     """The posterior of a design and its priors, ready to be sampled."""
     model = generalised_model(design, priors)
     Marginal(model).settle()
-    return JointPosterior(model)
+    return (FactorJointPosterior if design.has_several_factors else JointPosterior)(model)

@@ -47,15 +47,19 @@ from hierlmm.bayes.whitened import back, centred, eliminated, factorise, subject
 from hierlmm.compiled import compiled, compiled_callback, with_names
 from hierlmm.families.family import function_of_row
 
-HEADER = 11
-"""Numbers before the arrays: total length, N, J, q, p, m, size of θ, number of SDs, form of θ, a constant, and the
-address of the family's function."""
+HEADER = 13
+"""Numbers before the arrays: total length, N, J, size of Λ, p, m, size of θ, number of SDs, form of θ, a constant, the
+address of the family's function, q, and how many random effects other factors have."""
 N_BETA = 4
 """Numbers of a coefficient's prior: mean, precision, ν + 1, t, as in ``−½ k d² − ½ (ν+1) log(1 + t d²)``."""
 
 
 class Joint(NamedTuple):
-    """A generalised model as the kernel reads it; see the opening, and `collapsed_kernel` for θ."""
+    """A generalised model as the kernel reads it; see the opening, and `collapsed_kernel` for θ.
+
+    Rows stand together by subject, or by the groups of the factor that is eliminated; ``weight`` is ω, ``response``
+    ỹ + ω o, and ``others`` what `joint_factors` reads of the other factors.
+    """
 
     centre: FloatArray
     root: FloatArray
@@ -78,20 +82,23 @@ class Joint(NamedTuple):
     c: FloatArray
     P: FloatArray
     h: FloatArray
+    weight: FloatArray
+    response: FloatArray
+    others: FloatArray
 
 
 def unpack(buffer: FloatArray) -> Joint:
     """Find the arrays in the packed vector."""
-    N, J, q, p = int(buffer[1]), int(buffer[2]), int(buffer[3]), int(buffer[4])
-    m, size, n_sd = int(buffer[5]), int(buffer[6]), int(buffer[7])
+    N, J, width, p = int(buffer[1]), int(buffer[2]), int(buffer[3]), int(buffer[4])
+    m, size, n_sd, q = int(buffer[5]), int(buffer[6]), int(buffer[7]), int(buffer[11])
     k = size + p + m
     centre, rest = cut(buffer[HEADER:], 1, k)
     root, rest = cut(rest, k, k)
-    sd_index, rest = cut(rest, 1, q)
-    cpc_index, rest = cut(rest, q, q)
-    alpha, rest = cut(rest, q, q)
+    sd_index, rest = cut(rest, 1, width)
+    cpc_index, rest = cut(rest, width, width)
+    alpha, rest = cut(rest, width, width)
     sd_prior, rest = cut(rest, n_sd, N_PRIOR)
-    Bz, rest = cut(rest, q, q)
+    Bz, rest = cut(rest, width, width)
     K, rest = cut(rest, p, p)
     beta_prior, rest = cut(rest, p, N_BETA)
     psi_prior, rest = cut(rest, m, N_PRIOR)
@@ -105,10 +112,13 @@ def unpack(buffer: FloatArray) -> Joint:
     C, rest = cut(rest, J * q, p)
     c, rest = cut(rest, J, q)
     P, rest = cut(rest, p, p)
-    h = rest
+    h, rest = cut(rest, 1, p)
+    weight, rest = cut(rest, 1, N)
+    response, others = cut(rest, 1, N)
     ahead = (centre[0], root, sd_index[0], cpc_index, alpha, sd_prior, Bz, K, beta_prior, psi_prior)
     rows = (start[0], y[0], n[0], offset[0], X, Z)
-    return Joint(*ahead, *rows, A.reshape((J, q, q)), C.reshape((J, q, p)), c, P, h)
+    whitening = (A.reshape((J, q, q)), C.reshape((J, q, p)), c, P, h[0], weight[0], response[0])
+    return Joint(*ahead, *rows, *whitening, others)
 
 
 register_jitable(unpack)
@@ -161,8 +171,111 @@ def factor_of(
             Lambda[i, k] = total
 
 
-# Long: one pass over the subjects, whose values and adjoints share their work arrays.
+@compiled(error_model="numpy")
+def rows_kappa(
+    like: Any, lo: int, hi: int, data: Any, given: FloatArray, Lambda: FloatArray, s: FloatArray, kappa: FloatArray
+) -> None:
+    """`subject_kappa` from the rows of a group, whose lines without it are given: ``s = Σ z (ỹ − ω (η − o))``."""
+    q = len(like)
+    for k in range(q):
+        s[k] = 0.0
+    for r in range(lo, hi):
+        left = data.response[r] - data.weight[r] * given[r]
+        for k in range(q):
+            s[k] += data.Z[r, k] * left
+    for k in range(q):
+        kappa[k] = 0.0
+        for a in range(q):
+            kappa[k] += Lambda[a, k] * s[a]
+
+
+@compiled(error_model="numpy")
+def into_factor(
+    like: Any,
+    zg: FloatArray,
+    u: FloatArray,
+    s: FloatArray,
+    rho: FloatArray,
+    A: FloatArray,
+    Lambda: FloatArray,
+    B: FloatArray,
+    in_Lambda: FloatArray,
+) -> None:
+    """Add what a group gives Λ̄: ``(Σ l'z) u' + s ρ' + 2 A Λ B``."""
+    q = len(like)
+    for k in range(q):
+        for i in range(q):
+            along = zg[k] * u[i] + s[k] * rho[i]
+            for a in range(q):
+                AL = 0.0
+                for b in range(q):
+                    AL += A[k, b] * Lambda[b, a]
+                along += 2.0 * AL * B[a, i]
+            in_Lambda[k, i] += along
+
+
 # Branches: loops over rows and columns, written out for numba.
+@compiled(error_model="numpy")
+def around_lines(
+    like: Any,
+    derivatives: Any,
+    psi: FloatArray,
+    given: FloatArray,
+    v: FloatArray,
+    data: Any,
+    Lambda: FloatArray,
+    Us: FloatArray,
+    in_v: FloatArray,
+    in_given: FloatArray,
+    in_Lambda: FloatArray,
+    in_psi: FloatArray,
+) -> float:
+    """Log density of the rows and of the random effects of groups whose rows stand together, lines without them given.
+
+    Derivatives by v (J q,) and by the lines (N,) are written, those by Λ and ψ added.
+    """
+    J, q, m, value = len(data.c), len(like), len(psi), 0.0
+    s, kappa, t, u, b = np.empty(q), np.empty(q), np.empty(q), np.empty(q), np.empty(q)
+    zg, ub, tb, rho = np.empty(q), np.empty(q), np.empty(q), np.empty(q)
+    N, B, d = np.empty((q, q)), np.empty((q, q)), np.zeros(4 + 3 * m)
+    for j in range(J):
+        lo, hi = int(data.start[j]), int(data.start[j + 1])
+        rows_kappa(like, lo, hi, data, given, Lambda, s, kappa)
+        centred(like, Us[j], kappa, v[j], t, u)
+        for k in range(q):
+            value -= 0.5 * u[k] * u[k]
+            zg[k] = 0.0
+            b[k] = 0.0
+            for i in range(q):
+                b[k] += Lambda[k, i] * u[i]
+        for r in range(lo, hi):
+            eta = given[r]
+            for k in range(q):
+                eta += data.Z[r, k] * b[k]
+            derivatives(data.y[r], data.n[r], eta, psi, 1, d)
+            value += d[0]
+            in_given[r] = d[1]
+            for k in range(q):
+                zg[k] += d[1] * data.Z[r, k]
+            for i in range(m):
+                in_psi[i] += d[4 + 3 * i]
+        for k in range(q):
+            ub[k] = -u[k]
+            for i in range(q):
+                ub[k] += Lambda[i, k] * zg[i]
+        back(like, Us[j], v[j], t, ub, tb, rho, N, B)
+        into_factor(like, zg, u, s, rho, data.A[j], Lambda, B, in_Lambda)
+        for k in range(q):
+            in_v[j * q + k] = tb[k]
+            b[k] = 0.0
+            for i in range(q):
+                b[k] += Lambda[k, i] * rho[i]
+        for r in range(lo, hi):
+            for k in range(q):
+                in_given[r] -= data.weight[r] * data.Z[r, k] * b[k]
+    return value
+
+
 @compiled(error_model="numpy")
 def joint_density(
     like: Any,
@@ -183,70 +296,47 @@ def joint_density(
     k_phi = size + m + p
     sd, LR, LD, Lambda = np.empty(q), np.empty((q, q)), np.empty((q, q)), np.empty((q, q))
     factor_of(free[:size], form, data, sd, LR, LD, Lambda)
-    s, kappa, t, u, b = np.empty(q), np.empty(q), np.empty(q), np.empty(q), np.empty(q)
-    zg, ub, tb, rho = np.empty(q), np.empty(q), np.empty(q), np.empty(q)
-    AL, N, B = np.empty((q, q)), np.empty((q, q)), np.empty((q, q))
     Ls, Us = np.empty((J, q, q)), np.empty((J, q, q))
-    R, V, h, tw, beta = np.empty((p, p)), np.empty((p, p)), np.empty(p), np.empty(p), np.empty(p)
-    value = -eliminated(like, data, Lambda, AL, Ls, Us, R, h)
+    R, V, h, tw = np.empty((p, p)), np.empty((p, p)), np.empty(p), np.empty(p)
+    value = -eliminated(like, data, Lambda, np.empty((q, q)), Ls, Us, R, h)
     value -= factorise(data.K, R, V)
-    centred(data.K, V, h, w, tw, beta)
     phi = np.empty(k_phi)
-    phi[: size + m] = free
-    phi[size + m :] = beta
-    psi = free[size:].copy()
+    phi[: size + m], beta = free, phi[size + m :]
+    centred(data.K, V, h, w, tw, beta)
     gradient[:k_phi] = 0.0
     value += log_prior(phi, size, data.beta_prior, data.K, data.sd_prior, data.psi_prior, gradient)
-    in_Lambda, in_beta, d = np.zeros((q, q)), gradient[size + m : k_phi].copy(), np.zeros(4 + 3 * m)
-    for j in range(J):
-        subject_kappa(like, data.C[j], data.c[j], beta, Lambda, s, kappa)
-        centred(like, Us[j], kappa, v[j], t, u)
-        for k in range(q):
-            value -= 0.5 * u[k] * u[k]
-            zg[k] = 0.0
-            b[k] = 0.0
-            for i in range(q):
-                b[k] += Lambda[k, i] * u[i]
-        for r in range(int(data.start[j]), int(data.start[j + 1])):
-            eta = data.offset[r]
-            for i in range(p):
-                eta += data.X[r, i] * beta[i]
-            for k in range(q):
-                eta += data.Z[r, k] * b[k]
-            derivatives(data.y[r], data.n[r], eta, psi, 1, d)
-            value += d[0]
-            for i in range(p):
-                in_beta[i] += d[1] * data.X[r, i]
-            for k in range(q):
-                zg[k] += d[1] * data.Z[r, k]
-            for i in range(m):
-                gradient[size + i] += d[4 + 3 * i]
-        for k in range(q):
-            ub[k] = -u[k]
-            for i in range(q):
-                ub[k] += Lambda[i, k] * zg[i]
-        back(like, Us[j], v[j], t, ub, tb, rho, N, B)
-        for k in range(q):
-            gradient[k_phi + j * q + k] = tb[k]
-            total = 0.0
-            for i in range(q):
-                AL[k, i] = 0.0
-                for a in range(q):
-                    AL[k, i] += data.A[j, k, a] * Lambda[a, i]
-                total += Lambda[k, i] * rho[i]
-            for i in range(q):
-                along = zg[k] * u[i] + s[k] * rho[i]
-                for a in range(q):
-                    along += 2.0 * AL[k, a] * B[a, i]
-                in_Lambda[k, i] += along
-            for i in range(p):
-                in_beta[i] -= data.C[j, k, i] * total
+    in_Lambda, given = np.zeros((q, q)), lines(data, beta)
+    in_given, in_psi, psi = np.empty(len(given)), gradient[size : size + m], free[size:].copy()
+    value += around_lines(
+        like, derivatives, psi, given, v, data, Lambda, Us, gradient[k_phi:], in_given, in_Lambda, in_psi
+    )
     if p:
+        in_beta = gradient[size + m : k_phi].copy()
+        through_lines(data, in_given, in_beta)
         wb, hb, Pb = np.empty(p), np.empty(p), np.empty((p, p))
         back(data.K, V, w, tw, in_beta, wb, hb, np.empty((p, p)), Pb)
         through_eliminated(like, data, Lambda, Us, Pb, hb, in_Lambda)
         gradient[size + m : k_phi] = wb
     return value + pull_back(free[:size], form, data, sd, LR, LD, in_Lambda, gradient)
+
+
+@compiled(error_model="numpy")
+def lines(data: Any, beta: FloatArray) -> FloatArray:
+    """Lines without random effects, o + Xβ."""
+    found = np.empty(len(data.y))
+    for r in range(len(found)):
+        found[r] = data.offset[r]
+        for i in range(len(beta)):
+            found[r] += data.X[r, i] * beta[i]
+    return found
+
+
+@compiled(error_model="numpy")
+def through_lines(data: Any, in_given: FloatArray, in_beta: FloatArray) -> None:
+    """Add to β̄ what comes by way of `lines`."""
+    for r in range(len(in_given)):
+        for i in range(len(in_beta)):
+            in_beta[i] += data.X[r, i] * in_given[r]
 
 
 @compiled(error_model="numpy")
@@ -310,13 +400,13 @@ def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def
     """Log density and gradient; (θ, ψ) are ``centre + root z``, w and v follow z."""
     header = numba.carray(data_, (1,), np.float64)
     buffer = numba.carray(data_, (int(header[0]),), np.float64)
-    data, q, p, m, n = unpack(buffer), len(like), int(buffer[4]), int(buffer[5]), int(dim)
-    k = int(buffer[6]) + m
+    data, q, m, n = unpack(buffer), len(like), int(buffer[5]), int(dim)
+    k, ahead = int(buffer[6]) + m, int(buffer[4]) + int(buffer[12])
     z, gradient, value = numba.carray(x_, (n,)), numba.carray(gradient_, (n,)), numba.carray(value_, (1,))
     derivatives = function_of_row(np.int64(buffer[10]))  # type: ignore[call-arg, var-annotated]  # an intrinsic
     root = np.ascontiguousarray(data.root[:k, :k])
     free = from_whitened(z[:k], data.centre[:k], root)
-    w, v = z[k : k + p], z[k + p :].reshape((len(data.c), q))
+    w, v = z[k : k + ahead], z[k + ahead :].reshape((len(data.c), q))
     value[0] = buffer[9] + joint_density(like, derivatives, free, w, v, data, buffer[8], gradient)
     if not np.all(np.isfinite(gradient[k:])):
         return 3

@@ -37,6 +37,13 @@ def factor_lines(
     return lines
 
 
+def effect_lines(design: Design, beta: FloatArray, draws: Mapping[str, FloatArray]) -> FloatArray:
+    """The same given all random effects, by the variables of a tree (`effects_names`)."""
+    if design.has_several_factors:
+        return factor_lines(design, beta, draws, range(len(design.random)))
+    return subject_lines(design, beta, draws["b"])
+
+
 def subject_lines(design: Design, beta: FloatArray, b: FloatArray) -> FloatArray:
     """Expected response of every row given the random effects, (..., N), from beta (..., p) and b (..., J, q)."""
     lines = beta @ design.X.T + design.offset

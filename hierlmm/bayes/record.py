@@ -14,12 +14,12 @@ import numpy as np
 from hierlmm._version import __version__
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import assess_convergence
-from hierlmm.bayes.family_draws import family_log_likelihood, psi_draws
+from hierlmm.bayes.family_draws import psi_draws, rows_log_likelihood
 from hierlmm.bayes.family_misfit import misfit
 from hierlmm.bayes.log_prior import log_prior
 from hierlmm.bayes.predictive import (
     conditional_log_likelihood,
-    factor_lines,
+    effect_lines,
     normal_log_density,
     residual_sd_ratios,
 )
@@ -101,8 +101,11 @@ def posterior_record(
         tree["sample_stats"] = sample_stats
     small = C * S * design.n_obs <= SMALL
     independent = design.residual is None  # given b alone, correlated measurements have no density one by one
-    effects = effects_names(design) if design.has_several_factors else ["b"]
-    if all(name in draws for name in effects) and independent and (small if log_likelihood is None else log_likelihood):
+    if (
+        all(name in draws for name in effects_names(design))
+        and independent
+        and (small if log_likelihood is None else log_likelihood)
+    ):
         tree["log_likelihood"] = dataset(design, {response_name(design): _by_row(design, draws, beta, groups or {})})
     tree["observed_data"] = observed_data(design)
     tree["constant_data"] = constant_data(design)
@@ -124,11 +127,10 @@ def posterior_record(
 def _by_row(design: Design, draws: Mapping[str, FloatArray], beta: FloatArray, groups: Mapping[str, Any]) -> FloatArray:
     """Log-likelihood of every row given the random effects, (chain, draw, N)."""
     if not design.is_gaussian:
-        return family_log_likelihood(design, beta, draws["b"], psi_draws(design, draws))
+        return rows_log_likelihood(design, effect_lines(design, beta, draws), psi_draws(design, draws))
     sigma = draws["sigma"]
     if design.has_several_factors:
-        lines = factor_lines(design, beta, draws, range(len(design.random)))
-        return normal_log_density(design.y, lines, sigma)
+        return normal_log_density(design.y, effect_lines(design, beta, draws), sigma)
     if design.residual_variance is not None:
         sigma = sigma[..., None] * residual_sd_ratios(design, groups["residual"]["unconstrained"].to_numpy())
     return conditional_log_likelihood(design, beta, draws["b"], sigma)

@@ -27,6 +27,7 @@ from hierlmm.bayes.collapsed_factors import evaluation_seconds
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.distributions import Gamma, Normal, StudentT
 from hierlmm.bayes.generalised import why_not_compiled
+from hierlmm.bayes.generalised_whitening import why_not_whitened
 from hierlmm.bayes.marginal_draws import sample_marginalized
 from hierlmm.bayes.record import PosteriorRecord
 from hierlmm.bayes.resolved import ResolvedPriors
@@ -75,7 +76,8 @@ def sample_posterior(
     """
     choose("random_effects", random_effects, RANDOM_EFFECTS)
     if not design.is_gaussian:
-        default = GENERALISED_TARGET if design.n_subjects * len(design.term) < MANY else MANY_TARGET
+        effects = sum(len(own.group.labels) * own.Z.shape[1] for own in design.random)
+        default = GENERALISED_TARGET if effects < MANY else MANY_TARGET
         settings["target_accept"] = default if target_accept is None else target_accept
         return _sample_generalised(design, priors, sampler, centered, random_effects, settings)
     choose("sampler", sampler, SAMPLERS)
@@ -130,9 +132,17 @@ def _sample_generalised(
         raise SpecificationError(f"sampler='collapsed' with {design.family}", reason, remedy, "docs, page 'Families'")
     choose("sampler", sampler, GENERALISED_SAMPLERS)
     obstacle = why_not_compiled(priors)
+    if design.has_several_factors:
+        obstacle = obstacle or why_not_whitened(design)
+        if sampler == "laplace":
+            reason = "how far it is from the posterior is said by quadrature, which has too many dimensions here"
+            remedy = "leave sampler out, which is exact"
+            raise SpecificationError("sampler='laplace' with several grouping factors", reason, remedy, MULTILEVEL)
     if sampler == "explicit" or centered or (obstacle and sampler == "auto"):
         _refuse_ignored("explicit" if sampler != "laplace" else sampler, centered, random_effects)
-        return sample_explicit(design, priors, centered=centered, notes=family_conflicts(design, priors), **settings)
+        why = "as asked for" if sampler == "explicit" else obstacle or ""
+        notes = family_conflicts(design, priors)
+        return sample_explicit(design, priors, centered=centered, notes=notes, why=why, **settings)
     if obstacle:
         remedy = "use another prior, or sampler='explicit'"
         raise SpecificationError("sampler='laplace'", obstacle, remedy, "docs, page 'Families'")

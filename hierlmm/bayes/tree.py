@@ -55,13 +55,13 @@ def factor_dims(design: Design) -> list[tuple[str, str]]:
 
 
 def effects_names(design: Design) -> list[str]:
-    """Variables of the random effects of each of several grouping factors: ``b_batch``."""
-    return [f"b_{own.group}" for own in design.terms.random]
+    """Variables of the random effects: ``b``, or ``b_batch`` of each of several grouping factors."""
+    return [f"b_{own.group}" for own in design.terms.random] if design.has_several_factors else ["b"]
 
 
 def first_effects(design: Design) -> str:
     """The variable of the random effects, or the first of several."""
-    return effects_names(design)[0] if design.has_several_factors else "b"
+    return effects_names(design)[0]
 
 
 def of_groups(name: str, design: Design) -> list[str]:

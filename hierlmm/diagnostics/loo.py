@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.bayes.family_draws import family_log_likelihood, family_subject_loglik
+from hierlmm.bayes.family_draws import family_log_likelihood, family_subject_loglik, rows_log_likelihood
 from hierlmm.bayes.predictive import conditional_log_likelihood, normal_log_density, residual_sd_ratios
 from hierlmm.bayes.tree import dispersion_variables, response_name
 from hierlmm.design.design import Design
@@ -289,6 +289,11 @@ def _of_factors(fit: Any, unit: str) -> tuple[Callable[[slice], FloatArray], pd.
     if unit not in ("observation", *groups):
         remedy = f"use {' or '.join(f'unit={name!r}' for name in ('observation', *groups))}"
         raise NotAvailableError(f"unit={unit!r}", "the model has no such factor", remedy, MULTILEVEL)
+    if not design.is_gaussian:
+        if unit == "observation":
+            return _rows_of_factors(fit)
+        reason = "beside another response than a normal one the random effects of the other rows are integrated out by no formula"
+        raise NotAvailableError(f"unit={unit!r} of {design.family}", reason, "use unit='observation'", MULTILEVEL)
     index, labels = np.arange(design.n_obs), design.frame.index
     if unit != "observation":
         index, labels = groups[unit].index, groups[unit].labels
@@ -300,7 +305,10 @@ def _of_factors(fit: Any, unit: str) -> tuple[Callable[[slice], FloatArray], pd.
 def _rows_of_factors(fit: Any) -> tuple[Callable[[slice], FloatArray], pd.Index]:
     """Rows given the random effects of several factors: densities whose product is a likelihood."""
     fit.need_effects("the log-likelihood of every observation given the random effects", draws=True)
-    rows = flattened(normal_log_density(fit.design.y, fit.line_draws("all"), fit.draws("sigma")))
+    if fit.design.is_gaussian:
+        rows = flattened(normal_log_density(fit.design.y, fit.line_draws("all"), fit.draws("sigma")))
+    else:
+        rows = rows_log_likelihood(fit.design, *fit.line_draws("all", int(np.prod(fit.draw_shape))))
     return lambda part: rows[:, part], fit.design.frame.index
 
 

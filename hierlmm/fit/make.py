@@ -57,9 +57,11 @@ def fit_of(record: Any) -> Any:
 
         return gee_fit(record)
     if not record.design.is_gaussian:
+        from hierlmm.fit.generalised_multilevel_posterior import GeneralisedMultilevelPosterior
         from hierlmm.fit.posterior_generalised import GeneralisedPosterior
 
-        return GeneralisedPosterior(record.design, record.datatree, record.priors, record.estimator, record.warnings)
+        kind = GeneralisedMultilevelPosterior if record.design.has_several_factors else GeneralisedPosterior
+        return kind(record.design, record.datatree, record.priors, record.estimator, record.warnings)
     from hierlmm.fit.posterior import MarginalPosterior, PosteriorFit
 
     if record.design.has_several_factors:

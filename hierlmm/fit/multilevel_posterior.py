@@ -13,11 +13,54 @@ from hierlmm.fit.multilevel import FACTOR
 from hierlmm.fit.posterior import PosteriorFit
 from hierlmm.fits.capabilities import said_by_help
 from hierlmm.fits.multilevel_posterior import MultilevelPosteriorNumbers, of_factor_draws
+from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import checked
 
 
 @checked
-class MultilevelPosterior(FactorVerbs, MultilevelPosteriorNumbers, PosteriorFit):  # type: ignore[misc]
+class FactorLoo(PosteriorNumbers):
+    """Leaving out rows, or groups of a factor."""
+
+    def loo(self, unit: str = "observation") -> Any:
+        """Leave-one-out cross-validation without refitting; see `hierlmm.diagnostics.loo.loo`.
+
+        Parameters
+        ----------
+        unit : str
+            What is left out: ``"observation"``, one measurement of known groups; or a factor, ``"batch"``, nested or
+            crossed: all rows of one of its groups, which are predicted as those of a new group, from what the other
+            rows say of all other groups. Densities are those given all other rows, random effects integrated out.
+
+        Returns
+        -------
+        LooResult
+            ``elpd``, ``se``, ``p``, ``pareto_k`` by unit, and a verdict in words.
+
+        Raises
+        ------
+        NotAvailableError
+            If there is no such factor, or groups share so many random effects that it would take hours.
+        """
+        from hierlmm.diagnostics.loo import loo
+
+        return loo(self, unit)
+
+    def log_likelihood(self, unit: str = "observation") -> Any:
+        """Pointwise log-likelihood as a new tree with group ``log_likelihood``.
+
+        Parameters
+        ----------
+        unit : str
+            ``"observation"``: rows given the random effects; a factor: its groups, each given all other rows, as for
+            `loo`.
+        """
+        from hierlmm.diagnostics.loo import log_likelihood_tree
+
+        return log_likelihood_tree(self, unit)
+
+
+@checked
+class MultilevelPosterior(FactorVerbs, MultilevelPosteriorNumbers, FactorLoo, PosteriorFit):  # type: ignore[misc]
     """Posterior draws of a model with several grouping factors, nested or crossed.
 
     What a two-level fit has by subject is here by factor: ``fit.D["batch"]``, ``fit.sd_b["batch"]``,
@@ -84,43 +127,6 @@ class MultilevelPosterior(FactorVerbs, MultilevelPosteriorNumbers, PosteriorFit)
         from hierlmm.predict.factor_draws import predict_factor_draws
 
         return predict_factor_draws(self, newdata, level, interval, ci, new_groups, seed)
-
-    def loo(self, unit: str = "observation") -> Any:
-        """Leave-one-out cross-validation without refitting; see `hierlmm.diagnostics.loo.loo`.
-
-        Parameters
-        ----------
-        unit : str
-            What is left out: ``"observation"``, one measurement of known groups; or a factor, ``"batch"``, nested or
-            crossed: all rows of one of its groups, which are predicted as those of a new group, from what the other
-            rows say of all other groups. Densities are those given all other rows, random effects integrated out.
-
-        Returns
-        -------
-        LooResult
-            ``elpd``, ``se``, ``p``, ``pareto_k`` by unit, and a verdict in words.
-
-        Raises
-        ------
-        NotAvailableError
-            If there is no such factor, or groups share so many random effects that it would take hours.
-        """
-        from hierlmm.diagnostics.loo import loo
-
-        return loo(self, unit)
-
-    def log_likelihood(self, unit: str = "observation") -> Any:
-        """Pointwise log-likelihood as a new tree with group ``log_likelihood``.
-
-        Parameters
-        ----------
-        unit : str
-            ``"observation"``: rows given the random effects; a factor: its groups, each given all other rows, as for
-            `loo`.
-        """
-        from hierlmm.diagnostics.loo import log_likelihood_tree
-
-        return log_likelihood_tree(self, unit)
 
 
 said_by_help(MultilevelPosterior)

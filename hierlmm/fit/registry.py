@@ -68,8 +68,7 @@ def _generalised(model: BoundModel, *, reml: bool, n_quadrature: int) -> Any:
             "REML is the likelihood of linear combinations of a normal response whose mean is zero whatever β is, and "
             "another response has none"
         )
-        posterior = "" if model.design.has_several_factors else ", or fit() for a posterior"
-        received, remedy = f"REML of a {model.design.family.title} model", f"use fit_ml(){posterior}"
+        received, remedy = f"REML of a {model.design.family.title} model", "use fit_ml(), or fit() for a posterior"
         raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")
     record = maximise_generalised(model.design, n_quadrature)
     for message in record.warnings if unusable(record) else ():

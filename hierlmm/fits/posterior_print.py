@@ -54,7 +54,7 @@ def _header(fit: PosteriorNumbers) -> str:
     how = ", ".join(str(attrs[k]) for k in ("sampler", "parametrization") if k in attrs)
     kind = "Two-level" if fit.design.term else "Marginal"
     kind = "Multilevel" if fit.design.has_several_factors else kind
-    kind = kind if fit.design.is_gaussian else "Generalised two-level"
+    kind = kind if fit.design.is_gaussian else f"Generalised {kind.lower()}"
     lines = [f"{kind} model, posterior by {fit.estimator}" + (f" ({how})" if how else "")]
     lines.append(f"Formula: {fit.design.hierarchy.formula}")
     if not fit.design.is_gaussian:

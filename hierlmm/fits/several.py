@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from hierlmm.design.formula import MULTILEVEL as SEE
 from hierlmm.errors import NotAvailableError
-from hierlmm.fits.capabilities import CHAINS, EVIDENCE, LIKELIHOOD, POSTERIOR, REPLICATIONS, Lack, both, table
+from hierlmm.fits.capabilities import (
+    CHAINS,
+    EVIDENCE,
+    GENERALISED_POSTERIOR,
+    LIKELIHOOD,
+    NOT_COLLAPSED,
+    POSTERIOR,
+    REPLICATIONS,
+    Lack,
+    both,
+    table,
+)
 
 OF, OF_MODEL = "a fit by {} with several grouping factors", "a MultilevelModel"
 ANSWERED = frozenset(
@@ -100,9 +111,9 @@ SEVERAL = both(
     ),
 )
 NO_POSTERIOR_OF_FAMILY = _lack(
-    "it needs draws of a posterior, and models with several grouping factors are fitted by maximum likelihood only",
-    "use hl.anova(m1, m2), fit.aic and fit.bic to compare models, fit.summary() and fit.variance_components() for "
-    "intervals",
+    "it needs draws of a posterior, and this fit has none",
+    "use model.fit(); or hl.anova(m1, m2), fit.aic and fit.bic to compare models, fit.summary() and "
+    "fit.variance_components() for intervals",
 )
 NOT_PROFILED = _lack(
     "it is made for a response that is normal around the linear predictor",
@@ -173,6 +184,15 @@ SEVERAL_POSTERIOR = both(
         ("compare_marginal", NOT_ONE_D),
     ),
 )
+GENERALISED_SEVERAL_POSTERIOR = both(
+    both(GENERALISED_POSTERIOR, SEVERAL_POSTERIOR),
+    table(
+        ("implied_marginal marginal_covariance", NO_NORMAL),
+        ("icc intraclass_correlation r_squared", NO_RESIDUAL_SHARES),
+        (EVIDENCE, NOT_COLLAPSED),
+    ),
+)
+"""The same of a generalised posterior."""
 NO_BAMBI = _lack(
     "a Bambi model is made for one grouping factor only here",
     "use model.to_pymc(); bambi.Model(formula, data) takes the formula of uncorrelated random effects as it is",
@@ -205,13 +225,7 @@ NO_LETTERS = _lack(
     "use print(model), and model.formula",
     OF_MODEL,
 )
-NO_NUTS_OF_FAMILY = _lack(
-    "posteriors with several grouping factors are made for a response that is normal around the linear predictor",
-    "use fit_ml(), by Laplace's method; with one grouping factor hl.TwoLevelModel(...).fit()",
-    OF_MODEL,
-)
 GENERALISED_MODEL = table(
-    ("fit to_pymc to_bambi priors prior_predictive plot_prior_predictive compare", NO_NUTS_OF_FAMILY),
     ("implied_marginal", NO_NORMAL),
     ("equations", NO_LETTERS),
 )

@@ -20,6 +20,7 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.design.design import Design
+from hierlmm.design.rows import Grouping
 from hierlmm.families.family import Family
 from hierlmm.groups import group_order, group_starts
 from hierlmm.likelihood.crossproducts import Scaling, working_rows
@@ -43,7 +44,7 @@ def quadrature(points: int, q: int) -> tuple[FloatArray, FloatArray]:
 
 @dataclass(frozen=True, eq=False)
 class GeneralisedRows:
-    """The rows of a generalised model sorted by subject, in working columns.
+    """The rows of a generalised model sorted by subject, or by the groups of a factor, in working columns.
 
     Attributes
     ----------
@@ -86,10 +87,10 @@ class GeneralisedRows:
         return replace(self, start=start, **own)
 
 
-def generalised_rows(design: Design) -> GeneralisedRows:
-    """Sort and scale the rows of a design."""
-    index = design.subject_index
-    order, start = group_order(index), group_starts(index, design.n_subjects)
+def generalised_rows(design: Design, group: Grouping | None = None) -> GeneralisedRows:
+    """Sort and scale the rows of a design: by subject, or by other groups."""
+    group = design.rows.subject if group is None else group
+    order, start = group_order(group.index), group_starts(group.index, len(group.labels))
     XY, Zs, scaling = working_rows(design, order)
     root = np.sqrt(design.n_obs)
     family, y, n, offset = design.family, design.y[order], design.trials[order], design.offset[order]
@@ -281,8 +282,12 @@ def replace_structure(criterion: GeneralisedCriterion, Lambda: FloatArray) -> Ca
 
 def free_criterion(rows: GeneralisedRows, q: int, points: int, n_psi: int) -> GeneralisedCriterion:
     """The criterion as a function of all entries of Λ, row by row."""
-    square = RandomCovariance("free", q, (tuple(range(q)),), *np.divmod(np.arange(q * q), q), np.arange(q * q))
-    return GeneralisedCriterion(rows, square, points, n_psi)
+    return GeneralisedCriterion(rows, free_structure(q), points, n_psi)
+
+
+def free_structure(q: int) -> RandomCovariance:
+    """All entries of Λ, row by row."""
+    return RandomCovariance("free", q, (tuple(range(q)),), *np.divmod(np.arange(q * q), q), np.arange(q * q))
 
 
 @cache

@@ -105,8 +105,8 @@ class JointMode:
         Log-likelihood without the constants of the rows; minus infinity where no mode was found.
     e : (N,)
         Derivatives by the linear predictors.
-    M : (q, q)
-        M_k of the factors on the diagonal.
+    M, in_Lambda : (q, q)
+        M_k of the factors on the diagonal, and M Λ.
     in_psi : (m,)
     covariance : tuple of (J, q, q)
         Conditional covariances of Λu by factor.
@@ -117,8 +117,14 @@ class JointMode:
     value: float
     e: FloatArray
     M: FloatArray
+    in_Lambda: FloatArray
     in_psi: FloatArray
     covariance: tuple[FloatArray, ...]
+
+    @property
+    def found(self) -> bool:
+        """Whether there is a mode."""
+        return bool(np.isfinite(self.value))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -182,13 +188,14 @@ class FactorLaplace(GeneralisedCriterion):
                 M[own, own] += g.T @ g + delta.T @ g + g.T @ delta
             value = float(np.sum(d[:, 0]) - 0.5 * (u @ u) - 0.5 * curvature.log_det)
         by_psi = d[:, 4::3].sum(axis=0) + along @ d[:, 5::3] + 0.5 * s @ d[:, 6::3]
-        return JointMode(u, mean, value if np.isfinite(value) else -np.inf, d[:, 1] + moved, M, by_psi, covariance)
+        value = value if np.isfinite(value) else -np.inf
+        return JointMode(u, mean, value, d[:, 1] + moved, M, M @ Lambda, by_psi, covariance)
 
     def _nowhere(self) -> JointMode:
         q, nothing = self.structure.q, np.zeros(len(self._modes))
         no_spread = tuple(np.zeros((J, k, k)) for J, k in zip(self.grouped.n_groups, self.grouped.sizes, strict=True))
         e, M, in_psi = np.zeros(len(self.rows.y)), np.zeros((q, q)), np.zeros(self.n_psi)
-        return JointMode(nothing, nothing, -np.inf, e, M, in_psi, no_spread)
+        return JointMode(nothing, nothing, -np.inf, e, M, M, in_psi, no_spread)
 
     def _mode(self, given: FloatArray, Lambda: FloatArray, psi: FloatArray) -> tuple[FloatArray, FloatArray] | None:
         """û and Λû by Newton's method, from the mode before; None where it fails."""
@@ -243,7 +250,7 @@ class FactorLaplace(GeneralisedCriterion):
         value = -2.0 * (at.value + float(np.sum(self.rows.constant)))
         if not np.isfinite(value):
             return Evaluation(np.inf, np.zeros(len(parameters)), np.zeros_like(at.M))
-        by_lam = self.structure.pull_back(at.M @ self.structure.factor(self.split(parameters)[0]))
+        by_lam = self.structure.pull_back(at.in_Lambda)
         return Evaluation(value, -2.0 * np.concatenate([by_lam, self.rows.X.T @ at.e, at.in_psi]), -at.M)
 
     def gradients(self, parameters: FloatArray) -> NoReturn:
@@ -295,9 +302,9 @@ def _no_subjects(what: str) -> NotAvailableError:
     return NotAvailableError(what, reason, "use solution.by_factor", MULTILEVEL)
 
 
-def factor_laplace(design: Design) -> FactorLaplace:
-    """The criterion of a design with a family and several random terms (or one)."""
-    rows: GeneralisedRows = generalised_rows(design)
+def factor_laplace(design: Design, rows: GeneralisedRows | None = None) -> FactorLaplace:
+    """The criterion of a design with a family and several random terms (or one); of rows in another order."""
+    rows = generalised_rows(design) if rows is None else rows
     factors, at = [], 0
     for term in design.random:
         q = len(term.columns.names)

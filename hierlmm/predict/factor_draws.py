@@ -50,7 +50,7 @@ def predict_factor_draws(
     tails = [(1 - ci) / 2, (1 + ci) / 2]
     found, rng = np.empty((3, len(estimate))), np.random.default_rng(seed)
     for piece in pieces(len(estimate), 4.0 * np.prod(fit.draw_shape)):
-        lines = _lines(fit, rows.take(piece), rng)
+        lines = lines_of_draws(fit, rows.take(piece), rng)
         if interval == "prediction":
             lines += rng.standard_normal(lines.shape) * flattened(fit.draws("sigma"))
         found[0, piece] = lines.std(axis=1, ddof=1)
@@ -59,17 +59,18 @@ def predict_factor_draws(
     return told(table, level, interval, ci, "equal-tailed quantiles of the posterior draws")
 
 
-def _lines(fit: MultilevelPosteriorNumbers, rows: FactorRows, rng: np.random.Generator) -> FloatArray:
-    """Draws of the lines of some rows, (n, S)."""
+def lines_of_draws(fit: MultilevelPosteriorNumbers, rows: FactorRows, rng: np.random.Generator | None) -> FloatArray:
+    """Draws of the lines of some rows, (n, S); without a generator, new groups are at b = 0."""
     lines = rows.X @ flattened(fit.draws("beta")).T + rows.offset[:, None]
     for k, at in rows.groups.items():
         columns = fit.design.random[k].columns.columns
         b = flattened(fit.draws(effects_names(fit.design)[k]))
         new = np.flatnonzero(at < 0)
         if len(new):  # an interval is about one row: one new group serves them all
-            D = flattened(fit.draws("D"))[(slice(None), *own_part(fit.design, k))]
-            root = covariance_root(D)
-            drawn = np.einsum("sij,sj->si", root, rng.standard_normal(root.shape[:2]))
+            drawn = np.zeros((len(b), len(columns)))
+            if rng is not None:
+                root = covariance_root(flattened(fit.draws("D"))[(slice(None), *own_part(fit.design, k))])
+                drawn = np.einsum("sij,sj->si", root, rng.standard_normal(root.shape[:2]))
             b = np.concatenate([b, drawn[:, None]], axis=1)  # at position -1
         for a, column in enumerate(columns):
             lines += rows.X1[:, column, None] * b[:, at, a].T

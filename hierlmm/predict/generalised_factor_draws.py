@@ -1,0 +1,90 @@
+"""Predictions of a generalised posterior with several grouping factors: every draw gives a mean.
+
+    g⁻¹(x'β_s + Σ_k z_k'b_ks[group])        over the factors of the level
+
+Groups that were not in the data are drawn at every draw, as `factor_draws` does; in the estimate they stand in the
+middle, at b = 0, as in that of a likelihood fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.predictive import drawn_responses
+from hierlmm.errors import NotAvailableError
+from hierlmm.fits.base import INTERVALS
+from hierlmm.fits.posterior import flattened
+from hierlmm.fits.several import SEE
+from hierlmm.options import check_ci, choose
+from hierlmm.predict.factor_draws import lines_of_draws
+from hierlmm.predict.factors import FactorRows, rows_to_predict, told
+from hierlmm.predict.generalised import refuse_measured_links, tell_scale, trials_of
+from hierlmm.predict.rows import pieces
+
+ARRAYS = 5
+
+
+def predict_generalised_factor_draws(
+    fit: Any,
+    newdata: Any,
+    level: str,
+    interval: str | None,
+    ci: float,
+    scale: str,
+    trials: Any,
+    new_groups: str,
+    seed: int | None,
+) -> pd.DataFrame:
+    """See `hierlmm.fit.generalised_multilevel_posterior.GeneralisedMultilevelPosterior.predict`."""
+    choose("scale", scale, ("response", "link"))
+    if interval is not None:
+        choose("interval", interval, INTERVALS)
+    check_ci(ci)
+    refuse_measured_links(scale, interval)
+    if fit.family.name == "ordinal" and (scale == "response" or interval == "prediction"):
+        remedy = "use fit.probabilities(), or scale='link'"
+        raise NotAvailableError("predictions of an ordinal response", "a category has no mean", remedy, SEE)
+    rows, (n, counted) = _rows(fit, newdata, level, new_groups), trials_of(fit, newdata, trials)
+    psi, rng, tails = flattened(fit.psi_draws()), np.random.default_rng(seed), [0.5 - ci / 2.0, 0.5 + ci / 2.0]
+    found = np.empty((4, len(n)))
+    for piece in pieces(len(n), ARRAYS * int(np.prod(fit.draw_shape))):
+        own, counts = rows.take(piece), n[piece]
+        middle = lines_of_draws(fit, own, None).T
+        found[0, piece] = (middle if scale == "link" else fit.family.mean(middle) * counts).mean(axis=0)
+        if interval is None:
+            continue
+        eta = lines_of_draws(fit, own, rng).T
+        if interval == "prediction":
+            values = drawn_responses(fit.family, eta, psi, counts, rng)
+        else:
+            values = eta if scale == "link" else fit.family.mean(eta) * counts
+        found[1, piece] = values.std(axis=0, ddof=1)
+        method: Any = "inverted_cdf" if interval == "prediction" else "linear"
+        found[2:, piece] = np.quantile(values, tails, axis=0, method=method)
+    table = pd.DataFrame({"estimate": found[0]}, index=rows.index)
+    if interval is not None:
+        table = table.assign(se=found[1], lower=found[2], upper=found[3])
+    quantile = "" if interval is None else "equal-tailed quantiles of the posterior draws"
+    return tell_scale(told(table, level, interval, ci, quantile), fit, scale, counted)
+
+
+def category_means_of_factors(fit: Any, newdata: Any, level: str, new_groups: str) -> pd.DataFrame:
+    """Posterior means of the probabilities of categories, (n, categories)."""
+    rows, categories = _rows(fit, newdata, level, new_groups), fit.design.rows.categories
+    psi, values = flattened(fit.psi_draws())[:, None], np.empty((len(rows.X), len(categories)))
+    for piece in pieces(len(values), ARRAYS * len(psi) * len(categories)):
+        eta: FloatArray = lines_of_draws(fit, rows.take(piece), None).T
+        values[piece] = fit.family.probabilities(eta, psi).mean(axis=0)
+    return pd.DataFrame(values, index=rows.index, columns=pd.Index(categories, name="category"))
+
+
+def _rows(fit: Any, newdata: Any, level: str, new_groups: str) -> FactorRows:
+    choose("new_groups", new_groups, ("refuse", "allow"))
+    rows = rows_to_predict(fit.design, newdata, level, new_groups)
+    if rows.groups:
+        fit.need_effects(f"predict(level={level!r})", draws=True)
+    return rows
