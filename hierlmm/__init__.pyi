@@ -60,10 +60,8 @@ from hierlmm.errors import SpecificationError as SpecificationError
 from hierlmm.errors import UnknownDatasetError as UnknownDatasetError
 from hierlmm.fit.gee import GEEFit as GEEFit
 from hierlmm.fit.generalised import GeneralisedFit as GeneralisedFit
+from hierlmm.fit.generalised_factor_draws import GeneralisedMultilevelPosterior as GeneralisedMultilevelPosterior
 from hierlmm.fit.generalised_multilevel import GeneralisedMultilevelFit as GeneralisedMultilevelFit
-from hierlmm.fit.generalised_multilevel_posterior import (
-    GeneralisedMultilevelPosterior as GeneralisedMultilevelPosterior,
-)
 from hierlmm.fit.likelihood import LikelihoodFit as LikelihoodFit
 from hierlmm.fit.likelihood import MarginalFit as MarginalFit
 from hierlmm.fit.multilevel import MultilevelFit as MultilevelFit

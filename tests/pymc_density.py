@@ -31,3 +31,27 @@ def evaluate(model, seed, design=None):
             corr[i, j] = corr[j, i] = r
         at |= {"corr_b": corr, "D": corr * np.outer(at["sd_b"], at["sd_b"])}
     return float(logp), at
+
+
+def log_density_of(graph):
+    """PyMC's log density of a model as a function of its free variables, without Jacobians or compilation."""
+    from pytensor.compile.mode import Mode
+
+    pm = pymc_module()
+    own = {v.name: graph.rvs_to_values[v] for v in graph.free_RVs}
+    mode = Mode(linker="py", optimizer=None)
+    with graph:
+        function = pm.compile(list(own.values()), graph.logp(jacobian=False), mode=mode)
+
+    def density(point):
+        values = []
+        for name, value in own.items():
+            x = np.asarray(point[name], dtype=np.float64)
+            if value.name.endswith("_log__"):
+                x = np.log(x)
+            elif value.name.endswith(("_logodds__", "_interval__")):
+                x = np.log(x / (1.0 - x))
+            values.append(x)
+        return float(function(*values))
+
+    return density

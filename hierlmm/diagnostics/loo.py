@@ -368,5 +368,6 @@ def _verdict(unit: str, k: pd.Series, good_k: float, design: Design) -> str:
     how = SAY(f"loo.how_{'row' if one and not given_b else kind}")
     if unit == "observation" and family.name != "gaussian":
         density = "probability" if family.discrete else "density"
-        how = SAY("loo.how_family", density=density, family=family.title or family.name)
+        whose = "groups" if design.has_several_factors else "subject"
+        how = SAY("loo.how_family", density=density, family=family.title or family.name, whose=whose)
     return SAY("loo.bad", bad=len(bad), named=named, often=often, how=how, **slots)

@@ -57,7 +57,7 @@ def fit_of(record: Any) -> Any:
 
         return gee_fit(record)
     if not record.design.is_gaussian:
-        from hierlmm.fit.generalised_multilevel_posterior import GeneralisedMultilevelPosterior
+        from hierlmm.fit.generalised_factor_draws import GeneralisedMultilevelPosterior
         from hierlmm.fit.posterior_generalised import GeneralisedPosterior
 
         kind = GeneralisedMultilevelPosterior if record.design.has_several_factors else GeneralisedPosterior

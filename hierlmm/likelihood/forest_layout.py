@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.likelihood.forest import Factor, Forest, plant
 from hierlmm.likelihood.forest_rows import lines_of_rows, products_of_rows, sums_of_rows
 
@@ -57,6 +58,13 @@ class Layout:
     def block(self, Lambda: FloatArray, k: int) -> FloatArray:
         """Λ of factor k."""
         return Lambda[self.own(k), self.own(k)]
+
+    def root(self, D: FloatArray) -> FloatArray:
+        """H with D = HH', both block diagonal."""
+        found = np.zeros_like(D)
+        for k in range(len(self.sizes)):
+            found[self.own(k), self.own(k)] = covariance_root(self.block(D, k))
+        return found
 
     def parts(self, values: FloatArray) -> list[tuple[int, FloatArray]]:
         """Rows of all random effects (T, P) by factor: pairs of a factor and its (J, q, P)."""

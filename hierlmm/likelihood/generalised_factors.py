@@ -46,6 +46,7 @@ from hierlmm.likelihood.generalised_criterion import (
     GeneralisedCriterion,
     GeneralisedRows,
     GeneralisedSolution,
+    free_structure,
     generalised_rows,
 )
 from hierlmm.likelihood.generalised_kernel import MAX_HALVINGS, MAX_NEWTON, SMALL_STEP
@@ -313,3 +314,12 @@ def factor_laplace(design: Design, rows: GeneralisedRows | None = None) -> Facto
         at += q
     n_psi = len(design.family.first_psi(rows.y, rows.n))
     return FactorLaplace(rows, structure_of(design), 1, n_psi, grouped=grouped_rows(factors))
+
+
+def laplace_log_likelihood(design: Design, beta: FloatArray, D: FloatArray, psi: FloatArray) -> float:
+    """Log-likelihood by Laplace's method with D = diag(D_1, ..., D_K), in the user's units."""
+    laplace = factor_laplace(design)
+    scaling, free = laplace.scaling, replace(laplace, structure=free_structure(len(D)))
+    Lambda = scaling.Bz @ laplace.grouped.root(D)
+    at = free.at(np.concatenate([Lambda.ravel(), scaling.Bx @ (beta - scaling.shift), psi]))
+    return at.value + float(np.sum(laplace.rows.constant))

@@ -26,7 +26,6 @@ from hierlmm.covariance.random import RandomCovariance, random_covariance
 from hierlmm.design.design import Design
 from hierlmm.design.formula import MULTILEVEL
 from hierlmm.errors import NotAvailableError
-from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.likelihood.conditional import ConditionalEffects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import Scaling, working_rows
@@ -319,10 +318,8 @@ class FactorSolution(Solution):
 def marginal_log_likelihood(design: Design, beta: FloatArray, D: FloatArray, sigma: float) -> float:
     """Log density of the response with the random effects of all factors integrated out, in the user's units."""
     data = factor_products(design)
-    scaling, root = data.scaling, np.zeros_like(D)
-    for k in range(len(data.sizes)):
-        root[data.own(k), data.own(k)] = covariance_root(data.block(D, k))
-    sums = data.gather(np.ascontiguousarray(scaling.Bz @ root / sigma)).sums
+    scaling = data.scaling
+    sums = data.gather(np.ascontiguousarray(scaling.Bz @ data.root(D) / sigma)).sums
     gamma = np.append(-(scaling.Bx @ (beta - scaling.shift)) / scaling.y_scale, 1.0)
     squares = float(gamma @ (data.S_w + sums.G) @ gamma) * (scaling.y_scale / sigma) ** 2
     return -0.5 * (design.n_obs * np.log(2.0 * np.pi * sigma**2) + sums.log_det_T + squares)

@@ -39,7 +39,7 @@ def predict_generalised_factor_draws(
     new_groups: str,
     seed: int | None,
 ) -> pd.DataFrame:
-    """See `hierlmm.fit.generalised_multilevel_posterior.GeneralisedMultilevelPosterior.predict`."""
+    """See `hierlmm.fit.generalised_factor_draws.GeneralisedMultilevelPosterior.predict`."""
     choose("scale", scale, ("response", "link"))
     if interval is not None:
         choose("interval", interval, INTERVALS)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from family_cases import CASES
 from generalised_cases import build, model_of
+from pymc_density import log_density_of
 
 import hierlmm as hl
 from hierlmm.bayes.distributions import Exponential
-from hierlmm.bayes.explicit import pymc_module
 from hierlmm.bayes.generalised import Marginal, joint_posterior
 from hierlmm.covariance.partial import partials_of_correlation
 
@@ -50,30 +50,6 @@ def test_gradients_are_those_of_the_densities(name, link, random):
     found = differences(marginal.log_density, phi)
     assert np.isfinite(value)
     np.testing.assert_allclose(gradient, found, atol=1e-6 + 2e-6 * np.abs(found).max())
-
-
-def pymc_log_density(model):
-    """PyMC's log density of the model as a function of its free variables, without Jacobians or compilation."""
-    from pytensor.compile.mode import Mode
-
-    pm, graph = pymc_module(), model.to_pymc()
-    own = {v.name: graph.rvs_to_values[v] for v in graph.free_RVs}
-    mode = Mode(linker="py", optimizer=None)
-    with graph:
-        function = pm.compile(list(own.values()), graph.logp(jacobian=False), mode=mode)
-
-    def density(point):
-        values = []
-        for name, value in own.items():
-            x = np.asarray(point[name], dtype=np.float64)
-            if value.name.endswith("_log__"):
-                x = np.log(x)
-            elif value.name.endswith(("_logodds__", "_interval__")):
-                x = np.log(x / (1.0 - x))
-            values.append(x)
-        return float(function(*values))
-
-    return density
 
 
 def free_variables(posterior, z):
@@ -123,7 +99,7 @@ def free_variables(posterior, z):
 )
 def test_the_density_is_that_of_the_explicit_model(name, link):
     model = model_of(name, link)
-    posterior, explicit = joint_posterior(model.design, model.priors), pymc_log_density(model)
+    posterior, explicit = joint_posterior(model.design, model.priors), log_density_of(model.to_pymc())
     apart = []
     for seed in (2, 3, 4):
         z = inside(posterior, seed)
@@ -136,7 +112,7 @@ def test_other_priors_enter_the_density():
     student = hl.StudentT(3, 0.5, 1)
     chosen = hl.Priors(intercept=student, beta=student, sd_b=hl.HalfStudentT(3, 1), dispersion=Exponential(2))
     model = build("negative_binomial", "log", priors=chosen)
-    posterior, explicit = joint_posterior(model.design, model.priors), pymc_log_density(model)
+    posterior, explicit = joint_posterior(model.design, model.priors), log_density_of(model.to_pymc())
     rng, apart = np.random.default_rng(2), []
     for _ in range(3):
         z = 0.5 * rng.normal(size=posterior.dimension)

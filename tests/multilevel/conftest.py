@@ -58,5 +58,15 @@ def posterior(model: hl.MultilevelModel) -> hl.MultilevelPosterior:
 
 
 @pytest.fixture(scope="package")
+def count_model(pupils: pd.DataFrame) -> hl.MultilevelModel:
+    """Counts: the pupils of the linear model, another response."""
+    rng = np.random.default_rng(3)
+    eta = 0.5 + 0.4 * (pupils["y"] - 10.0)
+    rows = pupils.assign(n=rng.poisson(np.exp(eta)), hours=np.exp(0.1 * rng.normal(size=len(pupils))))
+    formula = "n ~ x + kind + (1 + x | school) + (1 | school:class) + (1 | rater)"
+    return hl.MultilevelModel.from_formula(formula, rows, family="poisson", exposure="hours")
+
+
+@pytest.fixture(scope="package")
 def nested(pastes: pd.DataFrame) -> hl.MultilevelFit:
     return hl.MultilevelModel.from_formula("strength ~ 1 + (1 | batch / cask)", pastes).fit_reml()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.special import gammaln
 from settled import FUNCTIONS, call_with, public, refused
@@ -18,22 +17,8 @@ FACTORS = ["school", "school:class", "rater"]
 
 
 @pytest.fixture(scope="module")
-def rows(pupils: pd.DataFrame) -> pd.DataFrame:
-    """Counts: the pupils of the linear model, another response."""
-    rng = np.random.default_rng(3)
-    eta = 0.5 + 0.4 * (pupils["y"] - 10.0)
-    return pupils.assign(n=rng.poisson(np.exp(eta)), hours=np.exp(0.1 * rng.normal(size=len(pupils))))
-
-
-@pytest.fixture(scope="module")
-def model(rows: pd.DataFrame) -> hl.MultilevelModel:
-    formula = "n ~ x + kind + (1 + x | school) + (1 | school:class) + (1 | rater)"
-    return hl.MultilevelModel.from_formula(formula, rows, family="poisson", exposure="hours")
-
-
-@pytest.fixture(scope="module")
-def fit(model: hl.MultilevelModel) -> hl.GeneralisedMultilevelFit:
-    return model.fit_ml()
+def fit(count_model: hl.MultilevelModel) -> hl.GeneralisedMultilevelFit:
+    return count_model.fit_ml()
 
 
 class Definition:
@@ -259,11 +244,11 @@ def test_functions_refuse_what_they_are_not_made_for(name, fit):
         refused(lambda: call_with(FUNCTIONS[name], fit))
 
 
-def test_what_a_model_has_not_is_refused(model):
-    for name in ("fit", "fit_reml", "fit_gee", "to_pymc", "equations", "prior_predictive", "compare"):
-        refused(getattr(model, name))
-    refused(lambda: model.priors)
-    refused(lambda: model.to_bambi)
-    refused(lambda: model.implied_marginal(None))
-    refused(lambda: model.subject)
-    assert "Family: Poisson (log link)" in repr(model) and "<pre>" in model._repr_html_()
+def test_what_a_model_has_not_is_refused(count_model):
+    for name in ("fit_reml", "fit_gee", "equations", "prior_predictive"):
+        refused(getattr(count_model, name))
+    refused(lambda: count_model.compare("ml", "reml"))
+    refused(lambda: count_model.to_bambi)
+    refused(lambda: count_model.implied_marginal(None))
+    refused(lambda: count_model.subject)
+    assert "Family: Poisson (log link)" in repr(count_model) and "<pre>" in count_model._repr_html_()

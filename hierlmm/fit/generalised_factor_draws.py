@@ -13,7 +13,7 @@ from hierlmm.fit.multilevel_posterior import FactorLoo
 from hierlmm.fit.posterior_generalised import GeneralisedPosterior
 from hierlmm.fits.capabilities import said_by_help
 from hierlmm.fits.generalised import Scale
-from hierlmm.fits.generalised_multilevel_posterior import GeneralisedMultilevelPosteriorNumbers
+from hierlmm.fits.generalised_factor_draws import GeneralisedMultilevelPosteriorNumbers
 from hierlmm.fits.multilevel_posterior import of_factor_draws
 from hierlmm.options import checked
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar, Literal
 
-import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
@@ -19,9 +17,7 @@ from hierlmm.fits.multilevel_posterior import MultilevelPosteriorNumbers
 from hierlmm.fits.posterior import flattened
 from hierlmm.fits.posterior_generalised import MANY, GeneralisedPosteriorNumbers
 from hierlmm.fits.several import GENERALISED_SEVERAL_POSTERIOR
-from hierlmm.likelihood.by_subject import covariance_root
-from hierlmm.likelihood.generalised_criterion import free_structure
-from hierlmm.likelihood.generalised_factors import factor_laplace
+from hierlmm.likelihood.generalised_factors import laplace_log_likelihood
 from hierlmm.options import checked
 
 
@@ -37,12 +33,8 @@ class GeneralisedMultilevelPosteriorNumbers(MultilevelPosteriorNumbers, Generali
 
         Comparable with the log-likelihood of `MultilevelModel.fit_ml`, which is its maximum.
         """
-        laplace, root = factor_laplace(self.design), covariance_root(self._D_values)
-        scaling, psi = laplace.scaling, flattened(self.psi_draws()).mean(axis=0)
-        beta = scaling.Bx @ (self.beta.to_numpy() - scaling.shift)
-        free = replace(laplace, structure=free_structure(len(root)))
-        at = free.at(np.concatenate([(scaling.Bz @ root).ravel(), beta, psi]))
-        return at.value + float(np.sum(laplace.rows.constant))
+        psi = flattened(self.psi_draws()).mean(axis=0)
+        return laplace_log_likelihood(self.design, self.beta.to_numpy(), self._D_values, psi)
 
     def line_draws(self, level: str = "all", most: int = MANY) -> tuple[FloatArray, FloatArray]:  # type: ignore[override]
         """Linear predictors of the rows used at evenly spaced draws, (S, N), and ψ there, (S, m).
