@@ -205,8 +205,8 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         progressbar : bool
             Show progress, in a terminal or notebook.
         random_effects : {"auto", "draws", "summary", "none"}
-            Not on the explicit route: keep draws of b; or its posterior mean and SD, averaged over the draws analytically; or
-            neither. ``"auto"`` keeps draws up to 10 million values.
+            Not on the explicit route: keep draws of b; or its posterior mean and SD (collapsed route: averaged over the
+            draws analytically); or neither. ``"auto"`` keeps draws up to 10 million values.
 
         Returns
         -------

@@ -3,9 +3,9 @@
     y_i = offset_i + x_i'beta + sum_k z_ik'b_k[group of row i in factor k] + e_i,      e_i ~ N(0, sigma²)
     b_kj = F_k z_kj,   z_kj ~ N(0, I),   D_k = F_k F_k'
 
-(or another family, of whose link this is the linear predictor) for every group j of every factor k, or centred, ``b_kj ~ N(0, D_k)`` sampled as it is: ``b_batch`` (batch, batch_term)
+for every group j of every factor k, or centred, ``b_kj ~ N(0, D_k)`` sampled as it is: ``b_batch`` (batch, batch_term)
 beside ``z_batch``; ``sd_b`` and ``corr_b`` have the standard deviations and correlations of all factors, one after the
-other.
+other. Of another family the sum is the linear predictor ``eta``, and the response as in `explicit_family`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 def determined_factors(design: Design) -> tuple[str, ...]:
     """Factors whose effects the rows determine more than D does: better sampled as they are, centred.
 
-    At the estimate by REML (of other families by maximum likelihood) the conditional variance of an effect given y is then below half of that in D, on average over
-    groups and effects (Papaspiliopoulos, Roberts & Sköld 2007); what other factors blur counts. Effects of other
-    factors are sampled as standardised ones.
+    At the estimate by REML (of other families by maximum likelihood) the conditional variance of an effect given y is
+    then below half of that in D, on average over groups and effects (Papaspiliopoulos, Roberts & Sköld 2007); what
+    other factors blur counts. Effects of other factors are sampled as standardised ones.
     """
     found: Any = (maximise_design(design, reml=True) if design.is_gaussian else maximise_generalised(design)).solution
     spread, chosen = [own.covariance if design.is_gaussian else own[1] for own in found.by_factor], []

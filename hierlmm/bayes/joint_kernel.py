@@ -171,7 +171,7 @@ def factor_of(
             Lambda[i, k] = total
 
 
-@compiled(error_model="numpy")
+@compiled(inline="always", error_model="numpy")
 def rows_kappa(
     like: Any, lo: int, hi: int, data: Any, given: FloatArray, Lambda: FloatArray, s: FloatArray, kappa: FloatArray
 ) -> None:
@@ -189,7 +189,7 @@ def rows_kappa(
             kappa[k] += Lambda[a, k] * s[a]
 
 
-@compiled(error_model="numpy")
+@compiled(inline="always", error_model="numpy")
 def into_factor(
     like: Any,
     zg: FloatArray,

@@ -1,4 +1,4 @@
-"""Every public name of a generalised posterior with several factors is right, by its draws, or refused with a reason."""
+"""Every public name of a generalised posterior with several factors is right, by its draws, or is refused."""
 
 from __future__ import annotations
 
