@@ -292,7 +292,7 @@ def _of_factors(fit: Any, unit: str) -> tuple[Callable[[slice], FloatArray], pd.
     if not design.is_gaussian:
         if unit == "observation":
             return _rows_of_factors(fit)
-        reason = "beside another response than a normal one the random effects of the other rows are integrated out by no formula"
+        reason = "without a normal response no formula integrates out the random effects that groups share"
         raise NotAvailableError(f"unit={unit!r} of {design.family}", reason, "use unit='observation'", MULTILEVEL)
     index, labels = np.arange(design.n_obs), design.frame.index
     if unit != "observation":

@@ -30,6 +30,7 @@ class FactorLoo(PosteriorNumbers):
             What is left out: ``"observation"``, one measurement of known groups; or a factor, ``"batch"``, nested or
             crossed: all rows of one of its groups, which are predicted as those of a new group, from what the other
             rows say of all other groups. Densities are those given all other rows, random effects integrated out.
+            Of another family than the Gaussian rows only, given their random effects.
 
         Returns
         -------
