@@ -188,6 +188,7 @@ GENERALISED_SEVERAL_POSTERIOR = both(
     both(GENERALISED_POSTERIOR, SEVERAL_POSTERIOR),
     table(
         ("implied_marginal marginal_covariance", NO_NORMAL),
+        ("heterogeneity rank_subjects", OF_EFFECTS),
         ("icc intraclass_correlation r_squared", NO_RESIDUAL_SHARES),
         (EVIDENCE, NOT_COLLAPSED),
     ),
