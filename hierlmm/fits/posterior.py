@@ -77,7 +77,8 @@ class PosteriorNumbers(Fit):
             If the posterior has no such variable.
         """
         posterior = self.datatree["posterior"]
-        if (own := name.replace(" ", "_")) in posterior and own != "corr_b":
+        own = name if name in posterior else name.replace(" ", "_")
+        if own in posterior and own != "corr_b":
             values = posterior[own].to_numpy().view()
             values.flags.writeable = False
             return values
