@@ -38,7 +38,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.family_draws import family_log_likelihood, family_subject_loglik, rows_log_likelihood
 from hierlmm.bayes.predictive import conditional_log_likelihood, normal_log_density, residual_sd_ratios
-from hierlmm.bayes.tree import dispersion_variables, response_name
+from hierlmm.bayes.tree import dispersion_variables, factor_dims, response_name
 from hierlmm.design.design import Design
 from hierlmm.design.formula import MULTILEVEL
 from hierlmm.errors import NotAvailableError, warn
@@ -158,16 +158,16 @@ def loo(fit: PosteriorNumbers, unit: Any = "subject") -> LooResult:
     names = ("beta", "sd_b", *dispersion_variables(fit.design))
     parameters = posterior[[name for name in names if name in posterior]]
     reff = _relative_efficiency(parameters)
-    step = max(1, PIECE // (chains * draws))
+    step, dim = max(1, PIECE // (chains * draws)), _dim(fit.design, unit)
     pieces = []
     for lo in range(0, len(labels), step):
         part = slice(lo, min(lo + step, len(labels)))
-        group = _group(values(part), response_name(fit.design), unit, labels[part].to_numpy(), posterior)
+        group = _group(values(part), response_name(fit.design), dim, labels[part].to_numpy(), posterior)
         tree = xr.DataTree.from_dict({"posterior": parameters, "log_likelihood": group})
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)  # said in `verdict`
             pieces.append(az.loo(tree, pointwise=True, reff=reff))
-    found = pieces[0] if len(pieces) == 1 else _merged(pieces, unit)
+    found = pieces[0] if len(pieces) == 1 else _merged(pieces, dim)
     pareto_k = pd.Series(found.pareto_k.to_numpy(), index=labels, name="pareto_k")
     result = LooResult(
         unit=unit,
@@ -189,7 +189,9 @@ def log_likelihood_tree(fit: PosteriorNumbers, unit: Any = "observation") -> Any
 
     of_rows = unit == "observation" and fit.design.has_several_factors
     values, labels = _rows_of_factors(fit) if of_rows else _log_likelihood(fit, unit)
-    dim, names = ("obs", np.arange(len(labels))) if unit == "observation" else (unit, labels.to_numpy())
+    dim, names = (
+        ("obs", np.arange(len(labels))) if unit == "observation" else (_dim(fit.design, unit), labels.to_numpy())
+    )
     group = _group(values(slice(0, len(labels))), response_name(fit.design), dim, names, fit.datatree["posterior"])
     tree = fit.datatree.copy()
     tree["log_likelihood"] = xr.DataTree(group)
@@ -215,6 +217,12 @@ def log_likelihood_pieces(fit: PosteriorNumbers, unit: str) -> Iterator[tuple[In
     for lo in range(0, len(labels), step):
         at = np.arange(lo, min(lo + step, len(labels)))
         yield at, values(slice(lo, int(at[-1]) + 1))
+
+
+def _dim(design: Design, unit: str) -> str:
+    """Dimension of the units: of groups of several factors that of their random effects."""
+    names = [own.group for own in design.terms.random] if design.has_several_factors else []
+    return factor_dims(design)[names.index(unit)][0] if unit in names else unit
 
 
 def _group(values: FloatArray, name: str, dim: str, names: Any, posterior: Any) -> Any:
@@ -335,11 +343,11 @@ def _relative_efficiency(parameters: Any) -> float:
     return float(np.mean(found[np.isfinite(found)]) / (chains * draws))
 
 
-def _merged(pieces: list[Any], unit: str) -> Any:
+def _merged(pieces: list[Any], dim: str) -> Any:
     """One result from results for parts of the units; log weights are not kept."""
     import xarray as xr
 
-    elpd_i, pareto_k = (xr.concat([getattr(p, name) for p in pieces], dim=unit) for name in ("elpd_i", "pareto_k"))
+    elpd_i, pareto_k = (xr.concat([getattr(p, name) for p in pieces], dim=dim) for name in ("elpd_i", "pareto_k"))
     n, p = elpd_i.size, float(sum(part.p for part in pieces))
     sums = {"elpd": float(elpd_i.sum()), "se": float(np.sqrt(n * elpd_i.var(ddof=1))), "p": p}
     found = {"elpd_i": elpd_i, "pareto_k": pareto_k, "n_data_points": n, "warning": any(p.warning for p in pieces)}

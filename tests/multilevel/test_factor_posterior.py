@@ -251,3 +251,15 @@ def test_route_by_cost(crossed, monkeypatch):
     )
     with pytest.raises(SpecificationError, match="not normal"):
         route._route_of_factors(crossed.design, own, "collapsed", settings)
+
+
+@pytest.mark.filterwarnings("ignore::hierlmm.FitWarning")
+def test_factors_may_have_the_names_of_dimensions(pastes):
+    """And names with spaces; few draws do, of which nothing is asked but their places."""
+    rows = pastes.rename(columns={"batch": "chain", "cask": "my cask"})
+    fit = hl.MultilevelModel.from_formula("strength ~ 1 + (1 | chain / `my cask`)", rows).fit(
+        50, 100, 2, seed=1, progressbar=False
+    )
+    assert len(fit.b["chain"]) == 10 and fit.draws("b_chain:my cask").shape == (2, 50, 30, 1)
+    assert fit.loo("chain").elpd_i.index.tolist() == list("ABCDEFGHIJ")
+    assert fit.log_likelihood("chain")["log_likelihood"]["strength"].dims[:2] == ("chain", "draw")
