@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
+from hierlmm.checks.factor_material import FactorMaterial
 from hierlmm.checks.material import Material
 from hierlmm.checks.outcome import ACT, Finding, LeftOut, Outcome, judge
-from hierlmm.checks.registry import CHECKS, SIMULATED
+from hierlmm.checks.registry import checks_of
 from hierlmm.design.formula import unquoted
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import DataError, SpecificationError, closest
@@ -145,29 +146,30 @@ def check(
 ) -> Checkup:
     """Check a fit; see ``fit.check``."""
     _refuse_too_few(simulations, 1)
-    others = None if data is None else _others(fit, data)
-    material = Material(fit, simulations, seed, others, time)
+    several = fit.design.has_several_factors
+    others = data if data is None or several else _others(fit, data)
+    material = (FactorMaterial if several else Material)(fit, simulations, seed, others, time)
     outcomes: dict[str, Outcome] = {}
     left_out: dict[str, str] = {}
-    for name, look in CHECKS.items():
-        found = LeftOut(material.obstacle) if name in SIMULATED and material.obstacle else look(material)
+    plain, simulated = checks_of(material)
+    for name, look in (plain | simulated).items():
+        found = LeftOut(material.obstacle) if name in simulated and material.obstacle else look(material)
         if isinstance(found, LeftOut):
             left_out[name] = found.reason
         else:
-            outcomes[name] = found
+            outcomes[name] = replace(found, variant=found.variant or material.variant)
     n = sum(not np.isnan(outcome.p) for outcome in outcomes.values())
     _refuse_too_few(simulations, n)
     findings = judge(outcomes)
-    note = [SAY("page.chance", simulations=simulations, n=n)] if n else []
+    note = [SAY("page.chance", simulations=simulations, n=n, many=material.many)] if n else []
     note += material.order if n else []
-    if n and len(material.kept) < fit.n_subjects:
+    if n and not several and len(material.kept) < fit.n_subjects:
         note.append(SAY("page.subset", shown=f"{len(material.kept):,}", total=f"{fit.n_subjects:,}"))
     if others is not None and len(absent := fit.design.subjects.difference(others.index)):
         who = shorten(map(quote, absent), SHOWN)
         note.append(SAY("page.unmatched", n=len(absent), total=count(fit.n_subjects, "subject"), who=who))
     response = unquoted(fit.design.hierarchy.response)
-    size = f"{count(fit.n_obs, 'row')} of {count(fit.n_subjects, 'subject')}"
-    title = f"Checks of a fit by {fit.estimator}: {response}, {size}"
+    title = f"Checks of a fit by {fit.estimator}: {response}, {material.size}"
     return Checkup(findings, left_out, title, " ".join(note), simulations)
 
 

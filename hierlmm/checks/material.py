@@ -41,7 +41,7 @@ from hierlmm.fits.components import zero_terms
 from hierlmm.frames import quote, shorten
 from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.likelihood.deletion import UNKNOWN
-from hierlmm.text import sayer
+from hierlmm.text import count, sayer
 
 SAY = sayer(__file__)
 
@@ -101,6 +101,11 @@ class Material:
         Column of the order of a subject's rows.
     """
 
+    variant = ""
+    """Which sentences speak of what is looked at, where they differ."""
+    many = "subjects"
+    """What those are called whose effects are looked at."""
+
     def __init__(
         self,
         fit: Fit,
@@ -110,6 +115,21 @@ class Material:
         time: str | None = None,
     ) -> None:
         self.fit, self.simulations, self.seed, self.others, self.time = fit, simulations, seed, others, time
+
+    @property
+    def who(self) -> str:
+        """What a subject is called: its column."""
+        return self.fit.design.hierarchy.subject
+
+    @property
+    def size(self) -> str:
+        """Rows and subjects in words."""
+        return f"{count(self.fit.n_obs, 'row')} of {count(self.fit.n_subjects, 'subject')}"
+
+    def name_of_row(self, row: int) -> str:
+        """A row in words, with its subject."""
+        design = self.fit.design
+        return f"row {design.frame.index[row]} ({self.who} {design.subjects[design.subject_index[row]]})"
 
     @cached_property
     def every(self) -> list[IntArray]:
@@ -238,16 +258,16 @@ class Material:
         error = [v - x @ beta for v, x in zip(data, linear.X, strict=True)]
         own = np.concatenate([M @ e for M, e in zip(linear.M, error, strict=True)])
         centre = mean[self.rows][:, None] + np.concatenate(data)
-        residual = _scaled(own, np.concatenate([np.diag(s) for s in linear.S]))
+        residual = scaled(own, np.concatenate([np.diag(s) for s in linear.S]))
         normalised = residual
         if fit.residual_estimate is not None or fit.has_working_correlation:
             other = linear_residuals(fit, subjects, level, "normalized", rest)
             found = np.concatenate([M @ e for M, e in zip(other.M, error, strict=True)])
-            normalised = _scaled(found, np.concatenate([np.diag(s) for s in other.S]))
+            normalised = scaled(found, np.concatenate([np.diag(s) for s in other.S]))
         white = [np.linalg.solve(L, e) for L, e in zip(linear.root, error, strict=True)]
         innovation = np.concatenate(white)
         step = np.concatenate([np.diag(L) for L in linear.root])[:, None]
-        ahead = _scaled(
+        ahead = scaled(
             innovation, np.concatenate([1.0 - np.einsum("ij,jk,ik->i", h, linear.C, h) for h in linear.half])
         )
         distance = np.array([(w**2).sum(axis=0) for w in white])
@@ -298,7 +318,7 @@ class Material:
         )
 
 
-def _scaled(values: FloatArray, variance: FloatArray) -> FloatArray:
+def scaled(values: FloatArray, variance: FloatArray) -> FloatArray:
     """Divided by their SDs, and 0 where a row is fitted exactly; every column then by its root mean square."""
     sd = np.sqrt(np.maximum(variance, 0.0))
     known = sd > 1e-8 * sd.max()

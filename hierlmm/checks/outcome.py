@@ -125,13 +125,15 @@ def _finding(name: str, outcome: Outcome, p_page: float) -> Finding:
     if not math.isnan(outcome.p):
         small, own = p_page <= ACT * EVEN, min(p_page / 5, outcome.p) <= LOOK * EVEN
         severity = "act" if small and outcome.matters else "look" if own else "fine"
-    words = templates(__file__)[name]
+    kind, _, factor = name.partition("(")
+    words = templates(__file__)[f"{kind}_groups" if factor else kind]
     p = "" if math.isnan(outcome.p) else p_text(outcome.p)
     slots = {**outcome.slots, "p": p}
-    key = f"fine{outcome.variant}" if severity == "fine" else f"seen{outcome.variant}"
+    key = "fine" if severity == "fine" else "seen"
 
     def part(name: str) -> str:
         return "" if severity == "fine" else fill(words.get(f"{name}{outcome.variant}", words[name]), **slots)
 
-    said = (fill(words[key], **slots), part("why"), part("do"), part("read"))
+    seen = words.get(f"{key}{outcome.variant}", words[key])
+    said = (fill(seen, **slots), part("why"), part("do"), part("read"))
     return Finding(name, severity, *said, p=outcome.p, p_page=p_page, size=outcome.size, panels=outcome.panels)

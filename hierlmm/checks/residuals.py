@@ -61,6 +61,8 @@ def spread(material: Material) -> Outcome | LeftOut:
 def _remedy(material: Material, name: str) -> str:
     """What gives a model another residual variance along a variable."""
     design = material.fit.design
+    if material.variant:
+        return f"See first whether the mean bends along {name} (several factors have one residual variance)"
     marginal = not design.term
     if marginal and name in design.level2_variables() and is_label(design, name):
         return f"Give every {name} a residual covariance of its own (group={name!r})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray
@@ -35,7 +37,8 @@ def duplicates(material: Material) -> Outcome | LeftOut:
         return Outcome({}, size=0.0)
     elsewhere = _pairs(np.unique(design.y, return_inverse=True)[1]) - agree
     if agree < repeated and (elsewhere or not design.is_gaussian):
-        return LeftOut("rows of a subject under the same covariates are repeats, of which some agree by chance")
+        who = "of the same groups" if material.variant else "of a subject"
+        return LeftOut(f"rows {who} under the same covariates are repeats, of which some agree by chance")
     if design.is_gaussian and _chance(material.fit, elsewhere, agree) ** agree > RARE:
         return Outcome({}, size=0.0)
     several = np.flatnonzero(np.bincount(copies) > 1)
@@ -60,7 +63,9 @@ def _chance(fit: Fit, elsewhere: int, agree: int) -> float:
     if not others and elsewhere:
         return 1.0  # nothing tells a subject's rows apart, and responses are rounded
     any_two = (elsewhere + 1.0) / (_pairs(0 * index) - agree + 1.0)
-    r = fit.residuals("response", "subject" if fit.has_random_effects else "population").to_numpy()
+    level = "all" if design.has_several_factors else "subject" if fit.has_random_effects else "population"
+    of_fit: Any = fit
+    r = of_fit.residuals("response", level).to_numpy()
     spread = float(np.std(r - (np.bincount(index, r) / design.rows_per_subject)[index]))
     own = (_pairs(_crossed(index, design.y)) - agree) / max(others, 1)
     return min(max(any_two * float(np.std(design.y)) / max(spread, 1e-300), own), 1.0)

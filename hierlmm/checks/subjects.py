@@ -27,18 +27,20 @@ FEWEST = 10
 def outlying_subjects(material: Material) -> Outcome | LeftOut:
     """Whether a subject's rows together lie further from the population line than the model has it."""
     distance, n = material.simulated.distance, material.sizes[:, None]
+    if not distance.any():
+        return LeftOut(no_effects(material))
     d = distance / (distance.sum(axis=0) / n.sum())  # the overall variance was fitted
     score = (cbrt(d / n) - (1.0 - 2.0 / (9.0 * n))) / np.sqrt(2.0 / (9.0 * n))  # Wilson & Hilferty (1931)
     p, limit, out = _largest(score)
     labels = [str(v) for v in material.subjects[out]]
-    subject = material.fit.design.hierarchy.subject
+    subject = material.who
     slots = {
         "subject": subject,
         "who": shorten(labels, SHOWN),
-        "n": count(len(out), "subject"),
+        "n": count(len(out), material.many[:-1]),
         "size": f"{score[:, 0].max():.1f}",
     }
-    panel = _ordered("subjects: distance (SDs)", subject, score[:, 0], p, limit, out, labels)
+    panel = _ordered(f"{material.many}: distance (SDs)", subject, score[:, 0], p, limit, out, labels)
     return Outcome(slots, p, size=float(score[:, 0].max()), panels=(panel,))
 
 
@@ -47,11 +49,7 @@ def outlying_rows(material: Material) -> Outcome | LeftOut:
     size = np.abs(material.simulated.residual)
     p, limit, out = _largest(size)
     design, rows = material.fit.design, material.rows
-    labels = [f"{design.subjects[design.subject_index[rows[k]]]}" for k in out]
-    index = [
-        f"row {design.frame.index[rows[k]]} ({design.hierarchy.subject} {who})"
-        for k, who in zip(out, labels, strict=True)
-    ]
+    index = [material.name_of_row(rows[k]) for k in out]
     slots = {"which": shorten(index, SHOWN), "n": count(len(out), "row"), "size": f"{size[:, 0].max():.1f}"}
     names = [str(design.frame.index[rows[k]]) for k in out]
     panel = _ordered("rows: |residual| (SDs)", "row", size[:, 0], p, limit, out, names)
@@ -73,7 +71,7 @@ def influential_subjects(material: Material) -> Outcome | LeftOut:
     worst = int(np.argmax(cook[:, 0]))
     k = int(np.argmax(np.abs(found.dfbetas[worst])))
     moved = float(np.nanmax(np.abs(found.dfbetas)))
-    subject = material.fit.design.hierarchy.subject
+    subject = material.who
     labels = [str(v) for v in material.subjects[out]]
     slots = {
         "subject": subject,
@@ -98,7 +96,7 @@ def leverage(material: Material) -> Outcome | LeftOut:
     j, k = divmod(int(np.nanargmax(found.harder)), found.harder.shape[1])
     size = float(found.harder[j, k])
     slots = {
-        "subject": f"{material.fit.design.hierarchy.subject} {material.subjects[j]}",
+        "subject": f"{material.who} {material.subjects[j]}",
         "coef": material.fit.design.coef[k],
         "size": f"{size:.2g}",
     }
@@ -160,7 +158,9 @@ def _along(material: Material, effects: dict[str, FloatArray]) -> dict[str, _Alo
             if known.sum() >= FEWEST and (own := places(values[known])) is not None:
                 found[f"{term} along {column}"] = _Along(term, str(column), own, b[known])
     if not found and len(material.by_subject.columns) and len(material.by_subject) < FEWEST:
-        return LeftOut(f"fewer than {FEWEST} subjects: how random effects go along a covariate cannot be told")
+        return LeftOut(f"fewer than {FEWEST} {material.many}: how random effects go along a covariate cannot be told")
+    if not found and material.variant:
+        return LeftOut("no covariate of the model is constant within its groups")
     return found or LeftOut("there are no level-2 covariates; check(data=...) takes some that the model does not have")
 
 

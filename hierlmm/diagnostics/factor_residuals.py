@@ -21,9 +21,12 @@ from scipy.stats import norm
 from hierlmm.arrays import FloatArray, Rng
 from hierlmm.design.factors import ALL, factors_at, own_part
 from hierlmm.diagnostics.curve_band import CurveBand, curve_band
+from hierlmm.diagnostics.factor_design import lam_at
 from hierlmm.diagnostics.replicate import drawn_of_factors
 from hierlmm.fits.components import zero_terms
 from hierlmm.fits.multilevel import MultilevelNumbers
+from hierlmm.likelihood.several_factors import factor_criterion
+from hierlmm.likelihood.solution import Solution
 from hierlmm.predict.factors import Equations, rows_to_predict
 
 
@@ -36,19 +39,19 @@ class FactorResiduals:
         If there are too many random effects for dense equations.
     """
 
-    def __init__(self, fit: MultilevelNumbers) -> None:
+    def __init__(self, fit: Any) -> None:
         remedy = "look at fit.residuals(), fit.b and fit.blup_variances()"
         self.equations = Equations(fit.design, "residuals of simulated responses", remedy)
-        self.design, self.state = fit.design, fit.solution
+        self.design, self.state = fit.design, _state(fit)
 
     @cached_property
-    def _solver(self) -> tuple[FloatArray, Any]:
+    def solver(self) -> tuple[FloatArray, Any]:
         """The roots of all D as one block diagonal matrix, and the factor of Henderson's matrix."""
         return self.equations.scaled(np.eye(self.equations.starts[-1]), self.state), self.equations.factor(self.state)
 
     def coefficients(self, Y: FloatArray) -> FloatArray:
         """β̂, by the basis of X, and all b̂ of responses (N, S): (p + T, S)."""
-        roots, factor = self._solver
+        roots, factor = self.solver
         W, R = self.equations.rows, Y - self.design.offset[:, None]
         return np.asarray(roots @ cho_solve(factor, roots.T @ (W.T @ R)))
 
@@ -76,6 +79,14 @@ class FactorResiduals:
         at, design = self.state, self.design
         roots = [at.root[own_part(design, k)] for k in range(len(design.random))]
         return np.column_stack([drawn_of_factors(design, at.beta, roots, at.sigma, rng)[0] for _ in range(n)])
+
+
+def _state(fit: Any) -> Solution:
+    """The fit's covariance parameters, of a posterior their means, and β̂ at these."""
+    if not fit.has_draws:
+        return fit.solution
+    criterion = factor_criterion(fit.design, reml=True)
+    return criterion.solution(lam_at(criterion, fit._D_values, fit.sigma), fit.sigma / criterion.scaling.y_scale)
 
 
 def factor_normality(

@@ -21,6 +21,7 @@ OF, OF_MODEL = "a fit by {} with several grouping factors", "a MultilevelModel"
 ANSWERED = frozenset(
     {
         "anova",
+        "check",
         "compare",
         "compare_models",
         "effect_curves",
@@ -38,7 +39,7 @@ ANSWERED = frozenset(
     }
 )
 """Functions and methods of the package that know fits with several grouping factors; all others refuse them."""
-ANSWERED_BY_DRAWS = frozenset({"compare", "plot_forest", "plot_posterior"})
+ANSWERED_BY_DRAWS = frozenset({"check", "compare", "plot_forest", "plot_posterior"})
 """The same of their posteriors."""
 
 
@@ -102,7 +103,7 @@ SEVERAL = both(
             OF_ROWS,
         ),
         ("plot_conditional_vs_marginal", OF_COVARIANCE),
-        ("subject_loglik check", OF_UNITS),
+        ("subject_loglik", OF_UNITS),
         ("test_covariance test_random_effects", NO_TESTS_OF_D),
         ("profile", NO_PROFILES),
         ("to_datatree", NO_DRAWS_OF_B),
@@ -136,7 +137,7 @@ GENERALISED_SEVERAL = both(
     table(
         (f"loo {CHAINS} {REPLICATIONS} {EVIDENCE} plot_posterior", NO_POSTERIOR_OF_FAMILY),
         ("profile", NOT_PROFILED),
-        ("influence", OF_UNITS),
+        ("check influence", OF_UNITS),
         ("heterogeneity rank_subjects", OF_EFFECTS),
         (
             "blup_variances marginal_covariance implied_marginal interpret plot_conditional_vs_marginal plot_residuals "
@@ -176,7 +177,7 @@ SEVERAL_POSTERIOR = both(
         ),
         ("effects plot_effects", OF_CURVES),
         ("implied_marginal plot_conditional_vs_marginal", OF_COVARIANCE),
-        ("check influence", OF_UNITS),
+        ("influence", OF_UNITS),
         ("psense plot_psense plot_prior_posterior", NO_SCALING),
         (f"{REPLICATIONS} parameter_draws plot_loo_pit plot_khat", NO_REPLICATED),
         (EVIDENCE, NO_EVIDENCE),
@@ -188,6 +189,7 @@ GENERALISED_SEVERAL_POSTERIOR = both(
     both(GENERALISED_POSTERIOR, SEVERAL_POSTERIOR),
     table(
         ("implied_marginal marginal_covariance", NO_NORMAL),
+        ("check", OF_UNITS),
         ("heterogeneity rank_subjects", OF_EFFECTS),
         ("icc intraclass_correlation r_squared", NO_RESIDUAL_SHARES),
         (EVIDENCE, NOT_COLLAPSED),

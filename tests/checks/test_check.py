@@ -1,6 +1,7 @@
 """The page of checks: a planted fault is found by its check, clean data are left alone, numbers are as defined."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from hierlmm.checks.material import Material
 from hierlmm.checks.outcome import LeftOut, Outcome, judge
 from hierlmm.checks.registry import CHECKS
 from hierlmm.checks.rows import duplicates
-from hierlmm.text import templates
+from hierlmm.text import SLOT, templates
 
 FORMULA = "y ~ t * arm + age + (t | id)"
 
@@ -371,3 +372,10 @@ def test_it_is_a_result(quiet):
     again = quiet.table
     again.iloc[0, 0] = "act"
     assert quiet.ok
+
+
+@pytest.mark.parametrize("path", sorted(Path(hl.__file__).parent.rglob("sentences.toml")), ids=lambda p: p.parent.name)
+def test_slots_of_sentences_can_be_filled(path):
+    """A slot is a name, and how its number is written; anything else would stand in the text as it is."""
+    text = re.sub(SLOT, "", path.read_text(encoding="utf-8"))
+    assert not re.findall(r"\{\w+[!.\[][^}]*\}", text)

@@ -98,6 +98,7 @@ def is_loo(fit: Any) -> None:
 
 
 CHECKS: dict[str, Callable[[Any], None]] = {
+    "check": lambda fit: close("outlying(rater)" in fit.check(simulations=299).table.index, True),
     "heterogeneity": lambda fit: close(fit.heterogeneity("school").table["sd"], fit.sd_b["school"]),
     "rank_subjects": lambda fit: close(
         fit.rank_subjects("rater", draws=100).table["coefficient"].sort_index(),
