@@ -105,6 +105,11 @@ class FactorMaterial(Material):
         """Rows around the lines of all their groups, and random effects of all factors."""
         _, fitted, rest = self.drawn
         residual = scaled(rest, self.linear.sd**2)
+        # New groups move and stretch fitted values, few of them a lot: curves are compared where those of the data lie.
+        spread = fitted.std(axis=0)
+        fitted = fitted[:, 0].mean() + (fitted - fitted.mean(axis=0)) * (
+            spread[0] / np.where(spread > 0.0, spread, 1.0)
+        )
         effects = {f"{t} | {f}": b for f, own in self.groups.items() for t, b in own.effects.items()}
         nothing = np.empty((0, 0))
         return Simulated(
