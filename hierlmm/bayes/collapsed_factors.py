@@ -18,7 +18,7 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed import everywhere, find_mode, negative_of, pack
 from hierlmm.bayes.collapsed_kernel import HEADER, PARTIALS, evaluate, factor_of_theta, unpack
-from hierlmm.bayes.factor_draws import drawn_effects, one_thread
+from hierlmm.bayes.factor_draws import drawn_effects
 from hierlmm.bayes.factor_kernel import (
     LARGEST,
     compiled_factors,
@@ -32,6 +32,7 @@ from hierlmm.bayes.tree import effects_names, factor_dims, model_coords
 from hierlmm.covariance.partial import partials_of_correlation
 from hierlmm.design.design import Design
 from hierlmm.likelihood.estimate import maximise_design
+from hierlmm.likelihood.forest_rest import one_thread
 from hierlmm.likelihood.forest_sums import factor_sums
 from hierlmm.likelihood.several_factors import FactorProducts, factor_products
 from hierlmm.threads import in_threads

@@ -251,7 +251,7 @@ class Marginal:
         _, beta, psi = self.model.parts(mode)
         several = isinstance(at, JointMode)
         if several:
-            eta = rows.X @ beta + self.criterion.grouped.lines(at.mean)  # type: ignore[attr-defined]
+            eta = rows.X @ beta + self.criterion.grouped.Z @ at.mean  # type: ignore[attr-defined]
         else:
             index = np.repeat(np.arange(len(rows.start) - 1), np.diff(rows.start))
             eta = rows.X @ beta + np.sum(rows.Z * (at.modes @ Lambda.T)[index], axis=1)

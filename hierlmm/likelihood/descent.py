@@ -26,11 +26,6 @@ class Counter:
     def __init__(self, criterion: AnyCriterion) -> None:
         self.criterion, self.calls = criterion, 0
 
-    @property
-    def is_costly(self) -> bool:
-        """Whether an evaluation takes so long that a Hessian by differences should serve more than once."""
-        return not getattr(getattr(self.criterion, "products", self.criterion), "is_small", True)
-
     def value(self, lam: FloatArray) -> float:
         """The criterion."""
         self.calls += 1
@@ -121,9 +116,9 @@ def newton(counter: Counter, lam: FloatArray) -> FloatArray:
     if len(lam) == 0:
         return lam
     value, gradient = counter.both(lam)
-    outside, inverse = 0, None
+    outside, inverse, enough = 0, None, 1e-2 * GRADIENT_TOLERANCE
     for _ in range(MAX_NEWTON):
-        if counter.size(lam, gradient) < 1e-2 * GRADIENT_TOLERANCE or outside > AT_AN_EDGE:
+        if counter.size(lam, gradient) < enough or outside > AT_AN_EDGE:
             break
         fresh = inverse is None
         if inverse is None:
@@ -142,8 +137,10 @@ def newton(counter: Counter, lam: FloatArray) -> FloatArray:
             step = 0.5 * step
         if not improved and fresh:
             break
-        if not improved or not counter.is_costly or np.abs(trial_gradient).max() > 1e-2 * np.abs(gradient).max():
+        if not improved or counter.criterion.is_small or np.abs(trial_gradient).max() > 1e-2 * np.abs(gradient).max():
             inverse = None  # where evaluations are costly, one Hessian serves as long as its steps do well
         if improved:
+            stalled = fresh and GRADIENT_TOLERANCE > np.abs(trial_gradient).max() > 0.5 * np.abs(gradient).max()
+            enough = max(enough, stalled * GRADIENT_TOLERANCE)  # what is left is rounding
             lam, value, gradient = lam + step, trial, trial_gradient
     return lam

@@ -48,14 +48,17 @@ class Forest:
         Number of the first random effect of each, and of the rest.
     width : (m,)
         Random effects of a group and of all that it lies in.
-    above : (J_0 + ... + J_m, m)
-        Of every group of the chain, level after level, the group that it lies in at each coarser level.
-    start : (J_0 + 1,), column : (n,)
-        Columns of the rest (from 0) that the rows of each group of the finest factor touch.
+    line : (m + 1,)
+        Number of the first group of each factor of the chain, and of all groups, G.
+    base, begin : (G + 1,)
+        Where every group of the chain begins in ``E`` of `products_of_rows`, and in ``reach``.
+    reach : (n,)
+        Random effects that every group is coupled to: of the groups it lies in, then columns of the rest, of the finest
+        groups those that their rows touch and of the others all.
     place : (N, w)
-        Where those of a row stand in ``column``.
-    rest_column : (N, w)
-        The columns of the rest that a row touches, w of them.
+        Which ones the w columns of the rest that a row touches are among those of its finest group.
+    number : (N, n)
+        The random effects of every row: of its groups in the chain, then of those in the rest.
     n_rest : int
         Random effects of the rest, r.
     """
@@ -66,11 +69,12 @@ class Forest:
     J: IntArray
     first: IntArray
     width: IntArray
-    above: IntArray
-    start: IntArray
-    column: IntArray
+    line: IntArray
+    base: IntArray
+    begin: IntArray
+    reach: IntArray
     place: IntArray
-    rest_column: IntArray
+    number: IntArray
     n_rest: int
 
 
@@ -102,36 +106,41 @@ def plant(factors: Sequence[Factor]) -> Forest:
     rest = [k for k in range(len(factors)) if k not in chain]
     q = np.array([factors[k].q for k in chain], dtype=np.int64)
     J = np.array([factors[k].n_groups for k in chain], dtype=np.int64)
-    m = len(chain)
-    above = np.zeros((int(J.sum()), m), dtype=np.int64)
-    begin = np.concatenate([[0], np.cumsum(J)])
-    for fine in range(m):
-        for coarse in range(fine + 1, m):
-            found = lies_in(factors[chain[fine]], factors[chain[coarse]])
-            assert found is not None
-            above[begin[fine] : begin[fine + 1], coarse] = found
-    columns, at = [], 0
-    for k in rest:
+    first, line = np.concatenate([[0], np.cumsum(q * J)]), np.concatenate([[0], np.cumsum(J)])
+    width = np.cumsum(q[::-1])[::-1].copy()
+    at, columns = 0, []
+    for k in (*chain, *rest):
         own = factors[k]
         columns += [at + own.index * own.q + a for a in range(own.q)]
         at += own.n_groups * own.q
-    leaf = factors[chain[0]]
-    n = len(leaf.index)
-    rest_column = np.array(columns, dtype=np.int64).reshape(len(columns), n).T.copy()
-    pairs, place = np.unique(leaf.index[:, None] * max(at, 1) + rest_column, return_inverse=True)
-    group = pairs // max(at, 1)
-    start = np.searchsorted(group, np.arange(leaf.n_groups + 1))
+    leaf, number = factors[chain[0]].index, np.array(columns, dtype=np.int64).T.copy()
+    pairs, place = np.unique(leaf[:, None] * at + number[:, width[0] :], return_inverse=True)
+    touched, start = pairs // at, np.searchsorted(pairs, np.arange(J[0]) * at)
+    reach, count = [], np.repeat(width - q + at - first[-1], J)
+    count[: J[0]] = width[0] - q[0] + np.bincount(touched, minlength=J[0])
+    for level, k in enumerate(chain):
+        row = np.zeros(J[level], dtype=np.int64)
+        row[factors[k].index] = np.arange(len(leaf))
+        above = number[row, width[0] - width[level] + q[level] : width[0]]
+        if level == 0:
+            group = np.concatenate([np.repeat(np.arange(J[0]), above.shape[1]), touched])
+            reach.append(np.concatenate([above.ravel(), pairs - touched * at])[np.argsort(group, kind="stable")])
+        else:
+            of_rest = np.broadcast_to(np.arange(first[-1], at), (J[level], at - first[-1]))
+            reach.append(np.hstack([above, of_rest]).ravel())
+    of_group = np.repeat(q, J)
     return Forest(
         tuple(chain),
         tuple(rest),
         q,
         J,
-        np.concatenate([[0], np.cumsum(q * J)]).astype(np.int64),
-        np.cumsum(q[::-1])[::-1].astype(np.int64),
-        above,
-        start.astype(np.int64),
-        (pairs - group * max(at, 1)).astype(np.int64),
-        place.reshape(rest_column.shape).astype(np.int64),
-        rest_column,
-        at,
+        first,
+        width,
+        line,
+        np.concatenate([[0], np.cumsum(of_group * (of_group + count))]),
+        np.concatenate([[0], np.cumsum(count)]),
+        np.concatenate(reach),
+        place.reshape(len(leaf), -1) - start[leaf][:, None],
+        number,
+        int(at - first[-1]),
     )

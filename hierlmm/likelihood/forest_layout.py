@@ -13,7 +13,8 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.likelihood.forest import Factor, Forest, plant
-from hierlmm.likelihood.forest_rows import lines_of_rows, products_of_rows, sums_of_rows
+from hierlmm.likelihood.forest_kernel import Plan
+from hierlmm.likelihood.forest_rows import products_of_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +32,10 @@ class Layout:
     sizes: tuple[int, ...]
     n_groups: tuple[int, ...]
 
-    @property
-    def plan(self) -> tuple[IntArray, ...]:
+    @cached_property
+    def plan(self) -> Plan:
         """What the compiled elimination asks of the forest."""
-        f = self.forest
-        return f.q, f.J, f.first, f.width, f.above, f.start, f.column
+        return Plan(*(getattr(self.forest, name) for name in Plan._fields))
 
     @property
     def order(self) -> list[int]:
@@ -66,21 +66,33 @@ class Layout:
             found[self.own(k), self.own(k)] = covariance_root(self.block(D, k))
         return found
 
-    def parts(self, values: FloatArray) -> list[tuple[int, FloatArray]]:
-        """Rows of all random effects (T, P) by factor: pairs of a factor and its (J, q, P)."""
-        f, found = self.forest, []
-        for level, k in enumerate(f.chain):
-            found.append((k, values[f.first[level] : f.first[level + 1]].reshape(-1, self.sizes[k], values.shape[1])))
-        begin = int(f.first[-1])
-        for k, (lo, hi) in zip(f.rest, self.rest_slices, strict=True):
-            found.append((k, values[begin + lo : begin + hi].reshape(-1, self.sizes[k], values.shape[1])))
-        return found
+    @cached_property
+    def spans(self) -> list[tuple[int, int, int]]:
+        """Factors in the order of elimination: which one, its first random effect, and the first of the next."""
+        order = (*self.forest.chain, *self.forest.rest)
+        ends = np.cumsum([0, *(self.n_groups[k] * self.sizes[k] for k in order)]).tolist()
+        return [(k, *own) for k, own in zip(order, itertools.pairwise(ends), strict=True)]
+
+    @property
+    def rest_spans(self) -> list[tuple[int, int, int]]:
+        """Those of the rest, counted from its first random effect."""
+        end = int(self.forest.first[-1])
+        return [(k, lo - end, hi - end) for k, lo, hi in self.spans[len(self.forest.chain) :]]
 
     @cached_property
-    def rest_slices(self) -> list[tuple[int, int]]:
-        """Columns of each factor of the rest."""
-        ends = np.cumsum([0, *(self.n_groups[k] * self.sizes[k] for k in self.forest.rest)]).tolist()
-        return list(itertools.pairwise(ends))
+    def dense(self) -> IntArray:
+        """Of the random effects of the rest: first one of the group, where the factor begins in Λ, its q: (3, r)."""
+        found = [
+            (home, self.at[k], self.sizes[k])
+            for k, lo, hi in self.rest_spans
+            for home in range(lo, hi, self.sizes[k])
+            for _ in range(self.sizes[k])
+        ]
+        return np.array(found, dtype=np.int64).reshape(-1, 3).T.copy()
+
+    def parts(self, values: FloatArray) -> list[tuple[int, FloatArray]]:
+        """Rows of all random effects (T, P) by factor: pairs of a factor and its (J, q, P)."""
+        return [(k, values[lo:hi].reshape(-1, self.sizes[k], values.shape[1])) for k, lo, hi in self.spans]
 
     def times(self, Lambda: FloatArray, values: FloatArray) -> FloatArray:
         """(I ⊗ Λ) of all groups times values (T, P)."""
@@ -101,12 +113,12 @@ class Layout:
         of_rest
             As `Rest.moments` returns them.
         """
-        f, EE = self.forest, np.zeros((self.at[-1], self.at[-1]))
+        EE = np.zeros((self.at[-1], self.at[-1]))
         own: list[FloatArray] = [np.empty(0)] * len(self.sizes)
         EE[np.ix_(self.order, self.order)] = of_chain
-        for level, k in enumerate(f.chain):
+        for k, lo, hi in self.spans[: len(self.forest.chain)]:
             size = self.sizes[k]
-            own[k] = spreads[f.first[level] : f.first[level + 1], :size].reshape(-1, size, size)
+            own[k] = spreads[lo:hi, :size].reshape(-1, size, size)
         for k, sums, spread in of_rest:
             EE[self.own(k), self.own(k)] = sums
             own[k] = spread
@@ -119,42 +131,35 @@ class GroupedRows(Layout):
 
     Attributes
     ----------
-    Z : (Q, N), group : (m, N), zr : (N, w)
-        Columns of the chain, groups of the chain, columns of the rest.
+    z : (N, n)
+        Values of the random-effects columns that a row touches, ``forest.number`` says which.
     """
 
-    Z: FloatArray
-    group: IntArray
-    zr: FloatArray
+    z: FloatArray
 
-    def products(self, right: FloatArray, weight: FloatArray) -> tuple[FloatArray, ...]:
-        """Z'WZ and Z'right' as `forest_rows.products_of_rows` lays them out; right (P, N) is not weighted."""
+    def products(self, weight: FloatArray) -> tuple[FloatArray, ...]:
+        """Z'WZ as `forest_rows.products_of_rows` lays it out."""
         f = self.forest
-        levels, ends = (f.q, f.J, f.first, f.width), (f.rest_column, f.place, len(f.column), f.n_rest)
-        found: tuple[FloatArray, ...] = products_of_rows(self.Z, right, weight, self.group, *levels, self.zr, *ends)
+        found: tuple[FloatArray, ...] = products_of_rows(self.z, f.number, f.place, weight, f.n_rest, self.plan)
         return found
 
-    def lines(self, b: FloatArray) -> FloatArray:
-        """Zb of the rows, (N,), of b (T,)."""
-        found: FloatArray = lines_of_rows(*self._rows, b)
-        return found
+    @cached_property
+    def Z(self) -> Any:
+        """All random-effects columns in the order of elimination, sparse: (N, T)."""
+        from scipy.sparse import csr_array
 
-    def sums(self, v: FloatArray) -> FloatArray:
-        """Z'v of all groups, (T, P), of v (P, N)."""
-        found: FloatArray = sums_of_rows(*self._rows, v, self.forest.n_rest)
-        return found
+        (N, n), number = self.z.shape, self.forest.number
+        shape = N, self.spans[-1][-1]
+        return csr_array((self.z.ravel(), number.ravel(), np.arange(0, N * n + 1, n)), shape=shape)
 
-    @property
-    def _rows(self) -> tuple[Any, ...]:
-        f = self.forest
-        return self.Z, self.group, f.q, f.first, self.zr, f.rest_column
+    @cached_property
+    def Zt(self) -> Any:
+        """Z' for many products: (T, N)."""
+        return self.Z.T.tocsr()
 
 
 def grouped_rows(factors: Sequence[Factor]) -> GroupedRows:
     """Rows of factors (of the same rows) in the best order of elimination."""
     forest = plant(factors)
-    Z = np.concatenate([factors[k].Z for k in forest.chain])
-    group = np.array([factors[k].index for k in forest.chain])
-    zr = np.concatenate([np.empty((0, Z.shape[1])), *(factors[k].Z for k in forest.rest)]).T.copy()
-    sizes, n_groups = tuple(f.q for f in factors), tuple(f.n_groups for f in factors)
-    return GroupedRows(forest, sizes, n_groups, Z, group, zr)
+    z = np.concatenate([factors[k].Z for k in (*forest.chain, *forest.rest)]).T.copy()
+    return GroupedRows(forest, tuple(f.q for f in factors), tuple(f.n_groups for f in factors), z)

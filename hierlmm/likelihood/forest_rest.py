@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 from scipy.linalg import lapack
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from hierlmm.arrays import FloatArray
-from hierlmm.likelihood.forest_kernel import mirror, scaled
+from hierlmm.likelihood.forest_kernel import mirror
 from hierlmm.likelihood.forest_layout import Layout
-
-WELL_DETERMINED = 1e-3
-"""Of the smallest λ² z'z of a factor: from there on Λ may be divided by."""
+from hierlmm.likelihood.forest_sums import DIVISIBLE, between
 
 
 @cache
-def blas() -> ThreadpoolController:
-    """The BLAS libraries in use."""
+def _blas() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Matrices by one thread: threads that wait for each other cost more than they bring as soon as others work too."""
+    return _blas().limit(limits=1, user_api="blas")
 
 
 class Rest:
@@ -30,14 +34,11 @@ class Rest:
     """
 
     def __init__(self, layout: Layout, Lambda: FloatArray, C: FloatArray) -> None:
-        self.C, self.log_det = C, 0.0
-        self.blocks = [
-            (k, slice(*ends), layout.block(Lambda, k))
-            for k, ends in zip(layout.forest.rest, layout.rest_slices, strict=True)
-        ]
+        self.C, self.Lambda, self.dense, self.log_det = C, np.ascontiguousarray(Lambda), layout.dense, 0.0
+        self.blocks = [(k, slice(lo, hi), layout.block(Lambda, k)) for k, lo, hi in layout.rest_spans]
         if not len(C):
             return
-        M = _between(C, self.blocks, transposed=True)
+        M = between(C, self.Lambda, self.dense, True)
         M[np.diag_indices(len(C))] += 1.0
         # Symmetric: the transpose is the same matrix in the order of columns that LAPACK wants.
         self.L, info = lapack.dpotrf(M.T, lower=1, overwrite_a=1)
@@ -55,7 +56,8 @@ class Rest:
     @cached_property
     def Pi(self) -> FloatArray:
         """Conditional covariance of the random effects of the rest, (r, r)."""
-        return _between(self.inverse, self.blocks, transposed=False) if len(self.C) else self.C
+        found: FloatArray = between(self.inverse, self.Lambda, self.dense, False) if len(self.C) else self.C
+        return found
 
     def solve(self, c: FloatArray) -> tuple[FloatArray, FloatArray]:
         """M⁻¹Λ'c and ΛM⁻¹Λ'c: (r, P) each."""
@@ -82,7 +84,7 @@ class Rest:
             at = np.arange(own.start, own.stop).reshape(-1, q)
             Pi, here = (A[at[:, :, None], at[:, None, :]] for A in (self.Pi, self.C))
             smallest = np.linalg.svd(Lam, compute_uv=False)[-1] ** 2
-            if smallest * np.einsum("gaa->ga", here).min() > WELL_DETERMINED:
+            if smallest * np.einsum("gaa->ga", here).min() > DIVISIBLE:
                 back = np.linalg.inv(Lam)
                 inner = self.inverse[at[:, :, None], at[:, None, :]].sum(axis=0)
                 sums = back.T @ (len(at) * np.eye(q) - inner) @ back
@@ -93,17 +95,3 @@ class Rest:
                 u[own] = c[own] - self.C[own] @ mean
             parts.append((k, 0.5 * (sums + sums.T), Pi))
         return mean, u, parts
-
-
-def _between(A: FloatArray, blocks: list[tuple[int, slice, FloatArray]], *, transposed: bool) -> FloatArray:
-    """(I ⊗ Λ)' A (I ⊗ Λ) of the factors of the rest, or (I ⊗ Λ) A (I ⊗ Λ)': a new array."""
-    if all(len(Lam) == 1 for _, _, Lam in blocks):
-        scale = np.concatenate([np.full(own.stop - own.start, Lam[0, 0]) for _, own, Lam in blocks])
-        return scaled(A, scale)
-    for _ in range(2):  # A is symmetric: right, turned, right
-        out = np.empty_like(A)
-        for _, own, Lam in blocks:
-            right = Lam if transposed else Lam.T
-            out[:, own] = (A[:, own].reshape(len(A), -1, len(Lam)) @ right).reshape(len(A), -1)
-        A = np.ascontiguousarray(out.T)
-    return A

@@ -11,20 +11,20 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.compiled import compiled, cut, whole
-from hierlmm.likelihood.forest_kernel import FAST, come_back, eliminate
+from hierlmm.likelihood.forest_kernel import FAST, Plan, come_back, eliminate, invert
 from hierlmm.likelihood.forest_rows import squares_of_rest
+from hierlmm.likelihood.forest_solve import backward, forward
 from hierlmm.likelihood.kernel import PatternSums
 
-SIZES = 9
-"""Numbers ahead of what is packed: rows, levels of the chain, its random effects, lines of ``above``, places of
-``column``, numbers of E, random effects of the rest, columns of the rest that a row touches, groups of the finest
-factor."""
+SIZES = 7
+"""Numbers ahead of what is packed: rows, random effects that a row touches, levels of the chain and their groups, those
+that they reach, numbers of E, random effects of the rest."""
 DIVISIBLE = 1e-3
 """Λ² z'z from which on sums of the rest may be divided by Λ²."""
 
 
 # Branches: loops over the rows and columns of matrices.
-@compiled(fastmath=FAST, error_model="numpy")
+@compiled(inline="always", fastmath=FAST, error_model="numpy")
 def factorise(M: FloatArray) -> float:
     """Replace the lower triangle of M by its Cholesky factor; log|M|, NaN where it is not positive definite."""
     log_det = 0.0
@@ -44,7 +44,7 @@ def factorise(M: FloatArray) -> float:
 
 
 # Branches: loops over the rows and columns of matrices.
-@compiled(fastmath=FAST, error_model="numpy")
+@compiled(inline="always", fastmath=FAST, error_model="numpy")
 def inverse_of(L: FloatArray) -> FloatArray:
     """(LL')⁻¹ from the lower triangle of L."""
     r = len(L)
@@ -68,7 +68,7 @@ def inverse_of(L: FloatArray) -> FloatArray:
 
 
 # Branches: loops over the rows and columns of matrices.
-@compiled(fastmath=FAST, error_model="numpy")
+@compiled(inline="always", fastmath=FAST, error_model="numpy")
 def between(A: FloatArray, Lambda: FloatArray, dense: IntArray, transposed: bool) -> FloatArray:
     """(I ⊗ Λ)' A (I ⊗ Λ) of the rest where ``transposed``, or (I ⊗ Λ) A (I ⊗ Λ)'; A is symmetric.
 
@@ -80,64 +80,44 @@ def between(A: FloatArray, Lambda: FloatArray, dense: IntArray, transposed: bool
         Of every random effect of the rest the first one of its group, where its factor begins in Λ, and its q.
     transposed : bool
     """
-    r, q = len(A), int(dense[2].max())
-    half, found = np.zeros((r, r)), np.zeros((r, r))
-    factor = np.zeros((r, q))  # row s of (I ⊗ Λ)', or of I ⊗ Λ
+    r, q, home, start, own = len(A), 0, dense[0], dense[1], dense[2]
     for s in range(r):
-        home, at, own = dense[0, s], dense[1, s], dense[2, s]
-        for b in range(own):
-            factor[s, b] = Lambda[at + b, at + s - home] if transposed else Lambda[at + s - home, at + b]
+        q = max(q, own[s])
+    factor, found = np.zeros((r, q)), np.zeros((r, r))  # row s of (I ⊗ Λ)', or of I ⊗ Λ
+    for s in range(r):
+        a, at = s - home[s], start[s]
+        for b in range(own[s]):
+            factor[s, b] = Lambda[at + b, at + a] if transposed else Lambda[at + a, at + b]
+    if q == 1:  # in one pass over memory
+        for s in range(r):
             for t in range(r):
-                half[s, t] += factor[s, b] * A[home + b, t]
+                found[s, t] = A[s, t] * (factor[s, 0] * factor[t, 0])
+        return found
+    half = np.empty(r)
     for s in range(r):
+        half[:] = 0.0
+        for b in range(own[s]):
+            for t in range(r):
+                half[t] += factor[s, b] * A[home[s] + b, t]
         for t in range(r):
-            total = 0.0
-            for b in range(dense[2, t]):
-                total += half[s, dense[0, t] + b] * factor[t, b]
-            found[s, t] = total
+            for b in range(own[t]):
+                found[s, t] += half[home[t] + b] * factor[t, b]
     return found
 
 
-# Branches: loops over the rows and columns of small matrices.
-@compiled(error_model="numpy")
-def _invert(A: FloatArray, out: FloatArray) -> float:
-    """Write A⁻¹; returns a bound from below of the smallest squared singular value, 0 where A is singular."""
-    q = len(A)
-    left = A.copy()
-    for i in range(q):
-        for j in range(q):
-            out[i, j] = 1.0 if i == j else 0.0
-    for k in range(q):
-        top = k
-        for i in range(k + 1, q):
-            if abs(left[i, k]) > abs(left[top, k]):
-                top = i
-        if not abs(left[top, k]) > 0.0:
-            return 0.0
-        for j in range(q):
-            left[k, j], left[top, j] = left[top, j], left[k, j]
-            out[k, j], out[top, j] = out[top, j], out[k, j]
-        for i in range(q):
-            if i != k:
-                f = left[i, k] / left[k, k]
-                for j in range(q):
-                    left[i, j] -= f * left[k, j]
-                    out[i, j] -= f * out[k, j]
-    total = 0.0
-    for i in range(q):
-        for j in range(q):
-            out[i, j] /= left[i, i]
-            total += out[i, j] * out[i, j]
-    return 1.0 / total
-
-
-# Long: the algebra of `several_factors._Rest`, whose steps share arrays.
+# Long: the algebra of `forest_rest.Rest`, whose steps share arrays.
 # Branches: loops over the rows and columns of matrices.
 @compiled(fastmath=FAST, error_model="numpy")
 def of_rest(
-    C: FloatArray, c: FloatArray, Lambda: FloatArray, dense: IntArray, EE: FloatArray
-) -> tuple[float, FloatArray, FloatArray, FloatArray]:
-    """The dense block: log|M|, Π, means m and u = Z'V⁻¹[X, y]; Σ Z_g'V⁻¹Z_g is added to EE (Q, Q).
+    C: FloatArray,
+    c: FloatArray,
+    Lambda: FloatArray,
+    dense: IntArray,
+    mean: FloatArray,
+    u: FloatArray,
+    EE: FloatArray,
+) -> tuple[float, FloatArray]:
+    """The dense block: log|M| and Π; means m, u = Z'V⁻¹[X, y] and, added up, Σ Z_g'V⁻¹Z_g in place.
 
     Parameters
     ----------
@@ -146,8 +126,8 @@ def of_rest(
     Lambda : (Q, Q)
     dense : (3, r)
         See `between`.
-    EE : (Q, Q)
-        Changed in place.
+    mean, u : (r, P), EE : (Q, Q)
+        Changed in place; zero as yet.
     """
     r, P = c.shape
     M = between(C, Lambda, dense, True)
@@ -156,7 +136,6 @@ def of_rest(
     log_det = factorise(M)
     inverse = inverse_of(M)
     Pi = between(inverse, Lambda, dense, False)
-    mean, u = np.zeros((r, P)), c.copy()
     for s in range(r):
         for t in range(r):
             for a in range(P):
@@ -165,38 +144,37 @@ def of_rest(
     for s in range(r):
         at, own = dense[1, s], dense[2, s]
         if s == 0 or dense[1, s - 1] != at:
-            smallest = _invert(Lambda[at : at + own, at : at + own], back[at : at + own, at : at + own])
+            smallest = invert(Lambda[at : at + own, at : at + own].copy(), back, at)
             weakest[at] = smallest * C[s, s]
         weakest[at] = min(weakest[at], smallest * C[s, s])
     for s in range(r):
         home, at, own = dense[0, s], dense[1, s], dense[2, s]
         a = s - home
         if weakest[at] > DIVISIBLE:
-            for t in range(P):
-                u[s, t] = 0.0
             for i in range(own):
                 for j in range(own):
-                    gain = back[at + i, at + a] * back[at + i, at + j]
+                    gain = back[at + i, a] * back[at + i, j]
                     for t in range(P):
                         u[s, t] += gain * mean[home + j, t]
                     for b in range(own):
                         inner = (1.0 if i == j else 0.0) - inverse[home + i, home + j]
-                        EE[at + a, at + b] += back[at + i, at + a] * inner * back[at + j, at + b]
+                        EE[at + a, at + b] += back[at + i, a] * inner * back[at + j, b]
             continue
         for t in range(r):
             total = 0.0
             for k in range(r):
                 total += C[s, k] * Pi[k, t]
             spread[t] = total
-        for t in range(r):
-            for k in range(P):
+        for k in range(P):
+            u[s, k] = c[s, k]
+            for t in range(r):
                 u[s, k] -= C[s, t] * mean[t, k]
         for b in range(own):
             total = C[s, home + b]
             for t in range(r):
                 total -= spread[t] * C[t, home + b]
             EE[at + a, at + b] += total
-    return log_det, Pi, mean, u
+    return log_det, Pi
 
 
 # Long: from rows and products to sums in one pass, as `several_factors` does; one line for each array that it reads.
@@ -215,47 +193,42 @@ def factor_sums(
     Lambda : (Q, Q)
     """
     sizes, left = whole(packed, SIZES)
-    N, m, chain, lines, places, n_E, r, w, leaves = sizes
+    N, n, m, groups, reached, numbers, r = sizes
     q, left = whole(left, m)
     J, left = whole(left, m)
     first, left = whole(left, m + 1)
     width, left = whole(left, m)
-    of_lines, left = whole(left, lines * m)
-    start, left = whole(left, leaves + 1)
-    column, left = whole(left, places)
-    of_rows, left = whole(left, N * w)
+    line, left = whole(left, m + 1)
+    base, left = whole(left, groups + 1)
+    begin, left = whole(left, groups + 1)
+    reach, left = whole(left, reached)
+    of_rows, left = whole(left, N * n)
+    chain = width[0]
     order, left = whole(left, chain)
     of_rest_, left = whole(left, 3 * r)
-    Z, left = cut(left, chain, N)
+    z, left = cut(left, N, n)
     XY, left = cut(left, P, N)
-    of_groups, left = whole(left, m * N)
-    zr, left = cut(left, N, w)
-    E_, left = cut(left, 1, n_E)
-    leaf_, left = cut(left, places, q[0])
-    upper_, left = cut(left, first[m] - first[1], r)
-    rest_, left = cut(left, r, r)
-    c = cut(left, first[m] + r, P)[0].copy()
-    above, rest_column = of_lines.reshape((lines, m)), of_rows.reshape((N, w))
-    group, dense = of_groups.reshape((m, N)), of_rest_.reshape((3, r))
-    E, leaf, upper, rest = E_[0].copy(), leaf_.copy(), upper_.copy(), rest_.copy()
+    products, left = cut(left, 1, numbers)
+    of_dense, left = cut(left, r, r)
+    E, rest, c = products[0].copy(), of_dense.copy(), cut(left, first[m] + r, P)[0].copy()
+    plan = Plan(q, J, first, width, line, base, begin, reach)
+    number, dense = of_rows.reshape((N, n)), of_rest_.reshape((3, r))
     size = len(Lambda)
     of_chain = np.empty((chain, chain))
     for i in range(chain):
         for j in range(chain):
             of_chain[i, j] = Lambda[order[i], order[j]]
-    log_det = eliminate(E, leaf, upper, rest, c, of_chain, q, J, first, width, above, start, column)
+    log_det, H = eliminate(E, rest, of_chain, plan)
+    forward(E, H, c, of_chain, plan)
     EE, U = np.zeros((size, size)), np.zeros((size, size, P, P))
     mean, u, end = np.zeros((len(c), P)), np.zeros((len(c), P)), first[-1]
-    Pi = np.zeros((0, 0))
-    if r > 0:
-        of_dense, Pi, mean[end:], u[end:] = of_rest(rest, c[end:], Lambda, dense, EE)
-        log_det += of_dense
-    back = come_back(E, leaf, upper, c, of_chain, Pi, mean, q, J, first, width, above, start, column)
-    sums, own, u[:end] = back[0], back[2], back[1]
+    of_block, Pi = of_rest(rest, c[end:], Lambda, dense, mean[end:], u[end:], EE)
+    backward(E, H, c, of_chain, mean, u, np.empty((0, P)), plan)
+    sums, own = come_back(E, H, of_chain, Pi, plan)[:2]
     for i in range(chain):
         for j in range(chain):
             EE[order[i], order[j]] += sums[i, j]
-    G = squares_of_rest(Z, XY, group, q, first, zr, rest_column, mean)
+    G = squares_of_rest(z, number, XY, mean)
     begin = 0
     for k in range(m):
         for number in range(first[k], first[k + 1], q[k]):
@@ -275,10 +248,10 @@ def factor_sums(
             for a in range(P):
                 for b in range(P):
                     G[a, b] += total * U[i, j, a, b]
-    return PatternSums(G, log_det, EE, U), mean, own, Pi
+    return PatternSums(G, log_det + of_block, EE, U), mean, own, Pi
 
 
-@compiled(error_model="numpy")
+@compiled(inline="always", error_model="numpy")
 def _add_products(out: FloatArray, left: FloatArray, right: FloatArray) -> None:
     for a in range(len(left)):
         for b in range(len(right)):

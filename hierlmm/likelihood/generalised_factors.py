@@ -39,7 +39,7 @@ from hierlmm.families.rows import rowwise
 from hierlmm.likelihood.forest import Factor
 from hierlmm.likelihood.forest_kernel import come_back, eliminate
 from hierlmm.likelihood.forest_layout import GroupedRows, grouped_rows
-from hierlmm.likelihood.forest_rest import Rest, blas
+from hierlmm.likelihood.forest_rest import Rest, one_thread
 from hierlmm.likelihood.forest_rows import variances_of_rows
 from hierlmm.likelihood.forest_solve import backward, forward
 from hierlmm.likelihood.generalised_criterion import (
@@ -50,7 +50,7 @@ from hierlmm.likelihood.generalised_criterion import (
     generalised_rows,
 )
 from hierlmm.likelihood.generalised_kernel import MAX_HALVINGS, MAX_NEWTON, SMALL_STEP
-from hierlmm.likelihood.several_factors import structure_of
+from hierlmm.likelihood.several_factors import SMALL_REST, structure_of
 from hierlmm.likelihood.solution import Evaluation
 
 NOISE = 1e-12
@@ -60,38 +60,33 @@ MUCH_WORK = 1e6
 
 
 class Curvature:
-    """``H = I + Λ'Z'WZΛ`` of all random effects, factorised; right sides c = Z'right (T,) along with it."""
+    """``H = I + Λ'Z'WZΛ`` of all random effects, factorised."""
 
-    def __init__(self, rows: GroupedRows, Lambda: FloatArray, weight: FloatArray, right: FloatArray) -> None:
-        self.rows, self.chain = rows, rows.of_chain(Lambda)
-        self.E, self.leaf, self.upper, rest, self.c = rows.products(right[None], weight)
-        self.log_det = eliminate(self.E, self.leaf, self.upper, rest, self.c, self.chain, *rows.plan)
+    def __init__(self, rows: GroupedRows, Lambda: FloatArray, weight: FloatArray) -> None:
+        self.rows, self.Lambda, self.chain = rows, Lambda, rows.of_chain(Lambda)
+        E, rest = rows.products(weight)
+        self.log_det, H = eliminate(E, rest, self.chain, rows.plan)
+        self.parts = E, H
         self.root = Rest(rows, Lambda, rest)
         self.log_det += self.root.log_det
 
-    def solve(self, c: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
-        """Solutions u = H⁻¹Λ'c and Λu, (T,) each; of the right side that came along, or of another."""
-        parts = self.E, self.leaf, self.upper
-        if c is None:
-            c = np.ascontiguousarray(self.c[:, 0])
-        else:
-            c = c.copy()
-            forward(*parts, c, self.chain, *self.rows.plan)
-        end = int(self.rows.forest.first[-1])
-        u, mean = np.zeros(len(c)), np.zeros(len(c))
-        u[end:], mean[end:] = (own[:, 0] for own in self.root.solve(c[end:, None]))
-        backward(*parts, c, self.chain, u, mean, *self.rows.plan)
-        return u, mean
+    def solve(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Solutions u = H⁻¹Λ'Z'v and Λu, (T,) each, of v (N,)."""
+        c, end = (self.rows.Zt @ v)[:, None], int(self.rows.forest.first[-1])
+        forward(*self.parts, c, self.chain, self.rows.plan)
+        u, mean = np.zeros(c.shape), np.zeros(c.shape)
+        whitened, mean[end:] = self.root.solve(c[end:])
+        backward(*self.parts, c, self.chain, mean, u, np.empty((0, 1)), self.rows.plan)
+        u = self.rows.times(self.Lambda.T, u)
+        u[end:] = whitened
+        return u[:, 0], mean[:, 0]
 
     def spread(self) -> tuple[FloatArray, tuple[FloatArray, ...], FloatArray]:
         """Σ_g Z_g'(W⁻¹ + ZBZ')⁻¹Z_g (q, q), conditional covariances by factor, and z'Πz of the rows (N,)."""
         rows, f, Pi = self.rows, self.rows.forest, self.root.Pi
-        nothing = np.zeros((len(self.c), 0))
-        found = come_back(self.E, self.leaf, self.upper, nothing, self.chain, Pi, nothing.copy(), *rows.plan)
-        of_chain, _, spreads, *across = found
-        EE, own = rows.collect(of_chain, spreads, self.root.moments(nothing[int(f.first[-1]) :])[2])
-        places = rows.group, f.q, f.J, f.first, f.width, rows.zr, f.rest_column, f.place
-        return EE, own, variances_of_rows(rows.Z, *places, *across, Pi)
+        of_chain, spreads, within = come_back(*self.parts, self.chain, Pi, rows.plan)
+        EE, own = rows.collect(of_chain, spreads, self.root.moments(np.empty((f.n_rest, 0)))[2])
+        return EE, own, variances_of_rows(rows.z, f.number, f.place, within, Pi, rows.plan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +153,7 @@ class FactorLaplace(GeneralisedCriterion):
         parameters = np.array(parameters, dtype=np.float64)
         key = parameters.tobytes()
         if key not in self._last:
-            # Threads of a BLAS library that wait for each other cost more than they bring as soon as others work too.
-            with blas().limit(limits=1, user_api="blas") if self.grouped.forest.n_rest else nullcontext():
+            with one_thread() if self.grouped.forest.n_rest > SMALL_REST else nullcontext():
                 found = self._at(parameters)
             self._last.clear()
             self._last[key] = found
@@ -177,14 +171,14 @@ class FactorLaplace(GeneralisedCriterion):
             if mode is None:
                 return self._nowhere()
             u, mean = mode
-            d = rowwise(rows.family.derivatives, rows.y, rows.n, given + grouped.lines(mean), psi, 3)
-            curvature = Curvature(grouped, Lambda, -d[:, 2], np.zeros(len(given)))
+            d = rowwise(rows.family.derivatives, rows.y, rows.n, given + grouped.Z @ mean, psi, 3)
+            curvature = Curvature(grouped, Lambda, -d[:, 2])
             EE, covariance, s = curvature.spread()
             t = 0.5 * d[:, 3] * s
-            along = grouped.lines(curvature.solve(grouped.sums(t[None])[:, 0])[1])
+            along = grouped.Z @ curvature.solve(t)[1]
             moved = t + d[:, 2] * along
             M = -EE
-            for k, part in grouped.parts(grouped.sums(np.stack([d[:, 1], moved]))):
+            for k, part in grouped.parts(grouped.Zt @ np.column_stack([d[:, 1], moved])):
                 own, g, delta = grouped.own(k), part[:, :, 0], part[:, :, 1]
                 M[own, own] += g.T @ g + delta.T @ g + g.T @ delta
             value = float(np.sum(d[:, 0]) - 0.5 * (u @ u) - 0.5 * curvature.log_det)
@@ -209,17 +203,17 @@ class FactorLaplace(GeneralisedCriterion):
         for u in (self._modes, 0.5 * self._modes, np.zeros(len(self._modes))):
             # a mode of other parameters may have no density at these: back towards zero
             mean = grouped.times(Lambda, u[:, None])[:, 0]
-            line = grouped.lines(mean)
+            line = grouped.Z @ mean
             d = densities(line)
             h = float(np.sum(d[:, 0]) - 0.5 * (u @ u))
             if np.isfinite(h):
                 break
         for _ in range(MAX_NEWTON if np.isfinite(h) else 0):
             try:
-                towards = Curvature(grouped, Lambda, -d[:, 2], d[:, 1] - d[:, 2] * line).solve()
+                towards = Curvature(grouped, Lambda, -d[:, 2]).solve(d[:, 1] - d[:, 2] * line)
             except np.linalg.LinAlgError:
                 return None
-            step, moves = towards[0] - u, grouped.lines(towards[1]) - line
+            step, moves = towards[0] - u, grouped.Z @ towards[1] - line
             length = float(step @ step - d[:, 2] @ moves**2)
             if not np.isfinite(length):
                 return None

@@ -32,8 +32,9 @@ from hierlmm.likelihood.crossproducts import Scaling, working_rows
 from hierlmm.likelihood.forest import Factor
 from hierlmm.likelihood.forest_kernel import come_back, eliminate
 from hierlmm.likelihood.forest_layout import GroupedRows, grouped_rows
-from hierlmm.likelihood.forest_rest import Rest, blas
+from hierlmm.likelihood.forest_rest import Rest, one_thread
 from hierlmm.likelihood.forest_rows import squares_of_rest
+from hierlmm.likelihood.forest_solve import backward, forward
 from hierlmm.likelihood.forest_sums import factor_sums
 from hierlmm.likelihood.kernel import PatternSums
 from hierlmm.likelihood.solution import Solution
@@ -42,7 +43,6 @@ MOST_CELLS = 0.7
 """Cells of equal rows, as a share of the rows, up to which rows are summed up by them."""
 SMALL_REST = 150
 """Random effects of the rest up to which plain loops are faster than a library for dense matrices."""
-PARTS = ("E", "leaf", "upper", "rest", "c")
 
 
 class Gathered(NamedTuple):
@@ -61,8 +61,10 @@ class FactorProducts(GroupedRows):
     ----------
     XY : (P, N)
         [X̃, ỹ].
-    E, leaf, upper, rest, c
+    E, rest
         See `forest_rows.products_of_rows`.
+    c : (T, P)
+        Z'[X̃, ỹ].
     n_obs, n_fixed : int
     scaling : Scaling
     S_w : (P, P)
@@ -73,8 +75,6 @@ class FactorProducts(GroupedRows):
 
     XY: FloatArray
     E: FloatArray
-    leaf: FloatArray
-    upper: FloatArray
     rest: FloatArray
     c: FloatArray
     S_w: FloatArray
@@ -103,12 +103,12 @@ class FactorProducts(GroupedRows):
         """
         from scipy.sparse import eye_array
 
-        N = self.XY.shape[1]
         all_rows = self.XY @ self.XY.T + self.S_w
         gamma = np.append(-np.linalg.solve(all_rows[:-1, :-1], all_rows[:-1, -1]), 1.0)
         r = gamma @ self.XY
-        parts = [own for each in self.columns for own in each]
-        parts.append(eye_array(N, format="csr"))
+        Z = self.Z.tocsc()
+        parts = [Z[:, lo + a : hi : self.sizes[k]] for k, lo, hi in sorted(self.spans) for a in range(self.sizes[k])]
+        parts.append(eye_array(len(r), format="csc"))
         S = np.array([[float((a.T @ b).power(2).sum()) for b in parts] for a in parts])
         squares = np.array([float(np.sum((Z.T @ r) ** 2)) for Z in parts])
         S[-1, -1], squares[-1] = self.n_obs, gamma @ all_rows @ gamma
@@ -118,61 +118,28 @@ class FactorProducts(GroupedRows):
         Lambda[np.diag_indices(len(Lambda))] = np.sqrt(np.clip(relative, 1e-2, 1e2))
         return Lambda
 
-    @cached_property
-    def columns(self) -> list[list[Any]]:
-        """Sparse columns of Z by factor, in the order of the formula, and by random effect: (N, J) each."""
-        from scipy.sparse import csr_array
-
-        f, N = self.forest, self.XY.shape[1]
-        found: list[list[Any]] = [[] for _ in self.sizes]
-        rows, at = np.arange(N), 0
-        for level, k in enumerate(f.chain):
-            for _ in range(self.sizes[k]):
-                found[k].append(csr_array((self.Z[at], (rows, self.group[level])), shape=(N, self.n_groups[k])))
-                at += 1
-        at = 0
-        for k, (lo, _) in zip(f.rest, self.rest_slices, strict=True):
-            for _ in range(self.sizes[k]):
-                group = (f.rest_column[:, at] - lo) // self.sizes[k]
-                found[k].append(csr_array((self.zr[:, at], (rows, group)), shape=(N, self.n_groups[k])))
-                at += 1
-        return found
-
     @property
     def dense_Z(self) -> FloatArray:
         """Z of all random effects, factor by factor and group by group: (N, T)."""
-        parts = [np.stack([own.toarray() for own in each], axis=2) for each in self.columns]
-        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+        return np.concatenate([self.Z[:, lo:hi].toarray() for _, lo, hi in sorted(self.spans)], axis=1)
 
     def gather(self, Lambda: FloatArray) -> Gathered:
         """What the data say at one Λ (Q, Q); a search asks for the last one again."""
         key = Lambda.tobytes()
         last: tuple[bytes, Gathered] | None = self._last.get("at")
         if last is None or last[0] != key:
-            # Threads of a BLAS library that wait for each other cost more than they bring as soon as others work too.
-            with blas().limit(limits=1, user_api="blas") if not self.rest_is_small else nullcontext():
+            with nullcontext() if self.rest_is_small else one_thread():
                 last = self._last["at"] = (key, self._gather(Lambda))
         return last[1]
 
     @cached_property
-    def dense(self) -> IntArray:
-        """Of the random effects of the rest: first one of the group, where the factor begins in Λ, its q: (3, r)."""
-        found = [
-            (home, self.at[k], self.sizes[k])
-            for k, (lo, hi) in zip(self.forest.rest, self.rest_slices, strict=True)
-            for home in range(lo, hi, self.sizes[k])
-            for _ in range(self.sizes[k])
-        ]
-        return np.array(found, dtype=np.int64).reshape(-1, 3).T.copy()
-
-    @cached_property
     def packed(self) -> FloatArray:
         """Rows, products and the order of elimination as one vector, which `forest_sums.factor_sums` reads."""
-        f, N = self.forest, self.XY.shape[1]
-        sizes = N, len(f.q), len(self.Z), len(f.above), len(f.column), len(self.E), f.n_rest, f.rest_column.shape[1]
-        integers = (*sizes, f.J[0]), *self.plan, f.rest_column, self.order, self.dense, self.group
-        *plan, group = (np.asarray(a, dtype=np.int64).ravel().view(np.float64) for a in integers)
-        numbers = self.Z, self.XY, group, self.zr, self.E, self.leaf, self.upper, self.rest, self.c
+        f = self.forest
+        sizes = *self.z.shape, len(f.q), f.line[-1], len(f.reach), len(self.E), f.n_rest
+        integers = sizes, *self.plan, f.number, self.order, self.dense
+        plan = (np.asarray(a, dtype=np.int64).ravel().view(np.float64) for a in integers)
+        numbers = self.z, self.XY, self.E, self.rest, self.c
         return np.concatenate([*plan, *map(np.ravel, numbers)])
 
     @property
@@ -196,8 +163,8 @@ class FactorProducts(GroupedRows):
         if np.isnan(sums.log_det_T) and np.isfinite(Lambda).all():
             raise np.linalg.LinAlgError("a covariance of random effects that is not positive definite")
         parts = []
-        for k, ends in zip(self.forest.rest, self.rest_slices, strict=True):
-            at = np.arange(*ends).reshape(-1, self.sizes[k])
+        for k, lo, hi in self.rest_spans:
+            at = np.arange(lo, hi).reshape(-1, self.sizes[k])
             parts.append((k, sums.EE[self.own(k), self.own(k)], Pi[at[:, :, None], at[:, None, :]]))
         own = self.collect(sums.EE[np.ix_(self.order, self.order)], spreads, parts)[1]
         return Gathered(sums, mean, own)
@@ -205,20 +172,19 @@ class FactorProducts(GroupedRows):
     def _gather(self, Lambda: FloatArray) -> Gathered:
         if self.rest_is_small:
             return self._at_once(Lambda)
-        f = self.forest
-        E, leaf, upper, rest, c = (a.copy() for a in (self.E, self.leaf, self.upper, self.rest, self.c))
+        E, rest, c = self.E.copy(), self.rest.copy(), self.c.copy()
         plan, of_chain = self.plan, self.of_chain(Lambda)
-        log_det = eliminate(E, leaf, upper, rest, c, of_chain, *plan)
-        q, P = self.at[-1], len(self.XY)
-        U = np.zeros((q, q, P, P))
-        mean, u = np.zeros((len(c), P)), np.zeros((len(c), P))
-        chain_end = f.first[-1]
+        log_det, H = eliminate(E, rest, of_chain, plan)
+        forward(E, H, c, of_chain, plan)
+        q, (T, P) = self.at[-1], c.shape
+        U, mean, u, end = np.zeros((q, q, P, P)), np.zeros((T, P)), np.zeros((T, P)), self.forest.first[-1]
         root = Rest(self, Lambda, rest)
         log_det += root.log_det
-        mean[chain_end:], u[chain_end:], parts = root.moments(c[chain_end:])
-        of_levels, u[:chain_end], spreads, *_ = come_back(E, leaf, upper, c, of_chain, root.Pi, mean, *plan)
-        EE, own = self.collect(of_levels, spreads, parts)
-        G = squares_of_rest(self.Z, self.XY, self.group, f.q, f.first, self.zr, f.rest_column, mean)
+        mean[end:], u[end:], of_rest = root.moments(c[end:])
+        backward(E, H, c, of_chain, mean, u, np.empty((0, P)), plan)
+        of_levels, spreads, *_ = come_back(E, H, of_chain, root.Pi, plan)
+        EE, own = self.collect(of_levels, spreads, of_rest)
+        G = squares_of_rest(self.z, self.forest.number, self.XY, mean)
         for k, part in self.parts(u):
             rows = part.reshape(len(part), -1)
             size = self.sizes[k]
@@ -237,9 +203,10 @@ def factor_products(design: Design) -> FactorProducts:
     n_groups = [len(term.group.labels) for term in design.random]
     factors = [Factor(*own) for own in zip(indices, n_groups, Zs, strict=True)]
     rows = grouped_rows(factors)
-    parts = dict(zip(PARTS, rows.products(XY, np.ones(XY.shape[1])), strict=True))
+    E, rest = rows.products(np.ones(XY.shape[1]))
+    data = {"XY": XY, "E": E, "rest": rest, "c": rows.Z.T @ XY.T, "S_w": S_w}
     own = {"n_obs": design.n_obs, "n_fixed": len(design.coef), "scaling": scaling}
-    return FactorProducts(**vars(rows), XY=XY, S_w=S_w, **parts, **own)  # type: ignore[arg-type]
+    return FactorProducts(rows.forest, rows.sizes, rows.n_groups, rows.z, **data, **own)  # type: ignore[arg-type]
 
 
 def _cells(
@@ -278,6 +245,11 @@ class FactorCriterion(Criterion):
     """The REML or ML criterion of a design with several random terms, in λ of all of them."""
 
     products: FactorProducts  # type: ignore[assignment]
+
+    @property
+    def is_small(self) -> bool:
+        """See `FactorProducts`."""
+        return self.products.is_small
 
     def _sums(self, Lambda: FloatArray) -> PatternSums:
         return self.products.gather(Lambda).sums

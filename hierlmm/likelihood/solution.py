@@ -72,6 +72,11 @@ class AnyCriterion(ABC):
         """What the criterion is evaluated on."""
 
     @property
+    def is_small(self) -> bool:
+        """Whether an evaluation takes so little that the space can be searched, and Hessians made by differences."""
+        return True
+
+    @property
     def n_obs(self) -> int:
         """Number of rows, N."""
         return self.data.n_obs

@@ -239,10 +239,15 @@ class Equations:
             line[part] += own @ u
             error = solve_triangular(L[0], own.T, lower=True)
             variance[part] = state.sigma**2 * np.einsum("ij,ij->j", error, error)
+        return line, variance + self.of_new_groups(state, rows)
+
+    def of_new_groups(self, state: Any, rows: FactorRows) -> FloatArray:
+        """Z'Dz of the groups of rows that were not in the data, (n,)."""
+        variance = np.zeros(len(rows.X))
         for k, at in rows.groups.items():
             Z, D = rows.X1[:, self.design.random[k].columns.columns], state.D[own_part(self.design, k)]
             variance += np.where(at < 0, np.einsum("ij,jk,ik->i", Z, D, Z), 0.0)
-        return line, variance
+        return variance
 
     def columns(self, rows: FactorRows) -> FloatArray:
         """[Q Z] of rows to predict, dense."""

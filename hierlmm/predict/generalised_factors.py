@@ -16,7 +16,6 @@ import pandas as pd
 from scipy.linalg import cho_factor, solve_triangular
 
 from hierlmm.arrays import FloatArray
-from hierlmm.design.factors import own_part
 from hierlmm.errors import NotAvailableError
 from hierlmm.families.rows import rowwise
 from hierlmm.fits.base import INTERVALS
@@ -102,8 +101,6 @@ def conditional_variances(fit: Any, rows: FactorRows) -> FloatArray:
     NotAvailableError
         If there are too many random effects for that.
     """
-    from scipy.sparse import csr_array, hstack
-
     variance = np.zeros(len(rows.X))
     if not rows.groups:
         return variance
@@ -111,9 +108,8 @@ def conditional_variances(fit: Any, rows: FactorRows) -> FloatArray:
     p = design.X.shape[1]
     eta, psi = state.line(design), state.psi.copy()
     weight = -rowwise(design.family.derivatives, design.y, design.trials, eta, psi, 2)[:, 2]
-    parts = [csr_array(equations.effects(k, own.group.index, own.Z)) for k, own in enumerate(design.random)]
-    Z = hstack([csr_array((design.n_obs, p)), *parts], format="csr")
-    H = (Z.T @ (Z * weight[:, None])).toarray()
+    W = equations.rows
+    H = (W.T @ (W * weight[:, None])).toarray()
     H = equations.scaled(equations.scaled(H, state).T, state)[p:, p:]
     H[np.diag_indices_from(H)] += 1.0
     L = cho_factor(H, lower=True)[0]
@@ -121,7 +117,4 @@ def conditional_variances(fit: Any, rows: FactorRows) -> FloatArray:
         own = equations.scaled(equations.columns(rows.take(part)), state)[:, p:]
         error = solve_triangular(L, own.T, lower=True)
         variance[part] = np.einsum("ij,ij->j", error, error)
-    for k, at in rows.groups.items():
-        own = rows.X1[:, design.random[k].columns.columns]
-        variance += np.where(at < 0, np.einsum("ij,jk,ik->i", own, state.D[own_part(design, k)], own), 0.0)
-    return variance
+    return variance + equations.of_new_groups(state, rows)

@@ -7,13 +7,14 @@ the dense criterion on a grid for the proof. The data of the other cases are sim
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import hierlmm as hl
-from hierlmm.likelihood.descent import _positive_inverse
+from hierlmm.likelihood.descent import Counter, _positive_inverse, newton
 from hierlmm.likelihood.estimate import make_criterion
 from hierlmm.likelihood.maximise import _lowest_eigenvalue
 from hierlmm.likelihood.search import search_plain
@@ -152,6 +153,18 @@ def test_minima_that_are_hard_to_find(case, formula, structures, reml, best):
     assert fit.criterion < best + 1e-3
     criteria = fit.optima["criterion"].to_numpy()
     assert np.all(np.diff(criteria) > 1e-3)  # points of one valley are no optima of their own
+
+
+def test_newton_ends_where_the_gradient_is_rounding():
+    counts = iter(range(10_000))
+
+    def evaluate(lam):  # flat to rounding, and a gradient that falls by little forever
+        return SimpleNamespace(value=1e6, gradient=4.0 * np.round(lam - 1.0, 7) + 5e-8 * 0.99 ** next(counts))
+
+    structure = SimpleNamespace(n_parameters=1)
+    counter = Counter(SimpleNamespace(evaluate=evaluate, structure=structure, is_small=True))
+    assert np.abs(newton(counter, np.array([1.0])) - 1.0) < 1e-6
+    assert counter.calls < 20
 
 
 def test_an_infinite_hessian_ends_the_search_and_is_no_optimum():
