@@ -92,8 +92,15 @@ def test_the_design_of_a_fit_has_its_own_standard_errors(nested):
     kr = nested.summary(df="kenward-roger").iloc[0]
     assert (row["se"], row["df"]) == (pytest.approx(kr["se"], rel=1e-6), pytest.approx(kr["df"], rel=1e-5))
     larger = hl.multilevel_design_analysis(
-        nested, sizes={"batch": 20, "cask": 3}, rows=2, D={"batch": 0.0, "batch:cask": 8.0}
+        nested,
+        sizes={"batch": 20, "cask": 3},
+        rows=2,
+        D={"batch": 0.0, "batch:cask": 8.0},
+        simulations=12,
+        seed=1,
+        progressbar=False,
     ).table.iloc[0]
+    assert 0.0 < larger["singular"] < 1.0  # without variation between batches its estimate is zero in half of all
     assert larger["se"] == pytest.approx(np.sqrt((8.0 + nested.sigma**2 / 2) / 60), rel=1e-5)
 
 
