@@ -35,7 +35,7 @@ $(STAMP): requirements/lock.txt pyproject.toml tools/find_python.sh .python-vers
 	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then \
 		$$python -m venv --clear $(VENV) || exit 1; \
 	fi
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --require-hashes -r requirements/lock.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --no-compile --require-hashes -r requirements/lock.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -25,7 +25,7 @@ PYTHONPATH="$work/source" "$python" -m pytest -q --collect-only -p no:cacheprovi
 sed -nE 's/^([A-Za-z0-9._-]+==[^ ]+)( ;[^\\]*)? *\\$/\1\2/p' requirements/lock.txt >"$work/constraints.txt"
 "$python" -m venv "$work/bare"
 bare="$work/bare/bin"
-"$bare/python" -m pip install --disable-pip-version-check --quiet --progress-bar off -c "$work/constraints.txt" "$dist"/hierlmm-*.whl
+"$bare/python" -m pip install --disable-pip-version-check --quiet --progress-bar off --no-compile -c "$work/constraints.txt" "$dist"/hierlmm-*.whl
 for extra in bambi great_tables openpyxl polars pytest; do
     if "$bare/python" -c "import $extra" 2>/dev/null; then echo "$extra came with the wheel's dependencies." >&2; exit 1; fi
 done

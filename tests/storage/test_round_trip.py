@@ -16,7 +16,7 @@ import walk
 import hierlmm as hl
 
 HERE = Path(__file__).parent
-SEVERAL = ("reml m unstructured varident", "reml strange", "gee strange", "family poisson", "nuts strange")
+SEVERAL = ("reml m unstructured varident", "nuts strange")
 OTHERS = tuple(name for name in saved_fits.ALL if name not in SEVERAL)
 
 
