@@ -16,6 +16,9 @@ dense matrix is made of: with F the effects of that factor and R those of the ot
     K = Λ_F(I + Λ_F'C_FF Λ_F)⁻¹Λ_F',  G = −K C_FR,  Π_RR = Λ_R(I + Λ_R'(C_RR + C_RF G)Λ_R)⁻¹Λ_R',
     Π = [K 0; 0 0] + [G; I] Π_RR [G; I]',      C = Z'Z.
 
+Hence σ² P = B − hh' with h = Z_g [G; I] Π_RR^½ and B = I − Z_g [K 0; 0 0] Z_g', which has a block for each group of F: a
+group whose rows lie in hundreds of these costs a matrix of the size of R.
+
 References
 ----------
 Bürkner, P.-C., Gabry, J., Vehtari, A. (2021). Efficient leave-one-out cross-validation for Bayesian non-factorized
@@ -49,11 +52,13 @@ PIECE = 4_000_000
 class _Unit:
     """Rows of one unit: Z (n, T), sparse, with the effects of the finest factor first.
 
-    ``J`` groups of ``q`` effects of each factor, which ``order`` names.
+    ``leaf`` is the group of each row in that factor, and there are ``J`` groups of ``q`` effects of each factor, which
+    ``order`` names.
     """
 
     rows: IntArray
     Z: Any
+    leaf: IntArray
     J: tuple[int, ...]
     q: tuple[int, ...]
     order: list[int]
@@ -80,12 +85,11 @@ class _Unit:
         G = -(K @ across.reshape(*own.shape[:2], -1)).reshape(S, F, -1)
         turned = [own.swapaxes(1, 2) for own in roots]
         M = self._times(turned, self._times(turned, rest + across.T @ G).swapaxes(1, 2))
-        inverse = np.linalg.inv(np.eye(len(rest)) + M)
-        Pi = self._times(roots, self._times(roots, inverse).swapaxes(1, 2))
-        H = np.concatenate([G, np.broadcast_to(np.eye(len(rest)), inverse.shape)], axis=1)
-        mean = (H @ (Pi @ (H.swapaxes(1, 2) @ c[..., None])))[..., 0]
+        N = self._times(roots, np.linalg.inv(np.linalg.cholesky(np.eye(len(rest)) + M)).swapaxes(1, 2))
+        H = np.concatenate([G @ N, N], axis=1)
+        mean = (H @ (H.swapaxes(1, 2) @ c[..., None]))[..., 0]
         mean[:, :F] += (K @ c[:, :F].reshape(S, -1, q, 1)).reshape(S, F)
-        return _Conditional(K, H, Pi, mean)
+        return _Conditional(K, H, mean)
 
     def _times(self, roots: Sequence[FloatArray], values: FloatArray) -> FloatArray:
         """(I ⊗ Λ) of all factors but the finest, times values (S, effects, m)."""
@@ -98,11 +102,10 @@ class _Unit:
 
 
 class _Conditional(NamedTuple):
-    """K (S, J, q, q), [G; I] (S, T, R), Π_RR (S, R, R) and the mean ΠZ'r (S, T)."""
+    """K (S, J, q, q), H = [G; I] times a root of Π_RR (S, T, R), and the mean ΠZ'r (S, T)."""
 
     K: FloatArray
     H: FloatArray
-    Pi: FloatArray
     mean: FloatArray
 
 
@@ -130,7 +133,7 @@ def left_out_loglik(
         own = index[unit.rows]
         members = {place[g]: np.flatnonzero(own == g) for g in np.unique(own).tolist() if g in place}
         n, T = unit.Z.shape
-        step = max(1, PIECE // (n + T * (1 + T - unit.fine) + min(T, max(map(len, members.values()))) ** 2))
+        step = max(1, PIECE // (n + T * (1 + T - unit.fine)))
         for lo in range(0, len(sigma), step):
             s = slice(lo, lo + step)
             r = design.y[unit.rows] - design.offset[unit.rows] - beta[s] @ design.X[unit.rows].T
@@ -144,24 +147,40 @@ def left_out_loglik(
 
 
 def _given_others(unit: _Unit, given: _Conditional, rows: IntArray, r: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """log|σ²P| and e'P⁻¹e/σ² of some rows with residuals r (S, n), each (S,)."""
-    F, q = unit.fine, unit.q[0]
-    Z = unit.Z[rows]
-    columns = np.unique(Z.indices)
-    fine, others = np.unique(columns[columns < F] // q), columns[columns >= F]
-    has = np.concatenate([(fine[:, None] * q + np.arange(q)).ravel(), others])
-    Z, squares = Z[:, has].toarray(), np.zeros(len(r))
-    if len(Z) > len(has):  # an orthogonal transformation of the rows, most of which then have no random effects
-        Q, Z = np.linalg.qr(Z)
-        seen = r @ Q
-        squares, r = np.sum((r - seen @ Q.T) ** 2, axis=1), seen
-    e, half, own = r - given.mean[:, has] @ Z.T, Z @ given.H[:, has], Z[:, : len(fine) * q]
-    explained = half @ given.Pi @ half.swapaxes(1, 2)
-    explained += np.einsum("njq,sjqp->snjp", own.reshape(len(Z), -1, q), given.K[:, fine]).reshape(*e.shape, -1) @ own.T
-    L = np.linalg.cholesky(np.eye(len(Z)) - explained)
-    z = np.linalg.solve(L, e[..., None])[..., 0]
-    log_det = 2.0 * np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1)
-    return log_det, squares + np.sum(z**2, axis=1)
+    """log|σ²P| and e'P⁻¹e/σ² of some rows with residuals r (S, n), each (S,).
+
+    σ²P = B − hh' with h = Z_g H, and B = I − Z_g [K 0; 0 0] Z_g', a block for each group of the finest factor.
+    """
+    F, q, leaf = unit.fine, unit.q[0], unit.leaf[rows]
+    log_det, squares = np.zeros(len(r)), np.zeros(len(r))
+    parts: list[FloatArray] = []
+    for j in np.unique(leaf):
+        Z, x = unit.Z[rows[leaf == j]], r[:, leaf == j]
+        has = np.unique(Z.indices)
+        Z = Z[:, has].toarray()
+        if len(Z) > len(has):  # an orthogonal transformation of the rows, most of which then have no random effects
+            Q, Z = np.linalg.qr(Z)
+            seen = x @ Q
+            squares += np.sum((x - seen @ Q.T) ** 2, axis=1)
+            x = seen
+        own, at = Z[:, has < F], has[has < F] - j * q
+        L = np.linalg.cholesky(np.eye(len(Z)) - own @ given.K[:, j][:, at[:, None], at] @ own.T)
+        log_det += _log_det(L)
+        e = (x - given.mean[:, has] @ Z.T)[..., None]
+        parts.append(np.linalg.solve(L, np.concatenate([e, Z @ given.H[:, has]], axis=2)))
+    whole = np.concatenate(parts, axis=1)
+    e, h = whole[..., :1], whole[..., 1:]
+    turned = h.swapaxes(1, 2)
+    if h.shape[1] > h.shape[2]:  # the determinant and the inverse of I − hh' by those of I − h'h
+        squares += np.sum(e**2, axis=(1, 2))
+        e, h, turned = turned @ e, turned, h
+    L = np.linalg.cholesky(np.eye(h.shape[1]) - h @ turned)
+    return log_det + _log_det(L), squares + np.sum(np.linalg.solve(L, e) ** 2, axis=(1, 2))
+
+
+def _log_det(L: FloatArray) -> FloatArray:
+    """Of matrices with Cholesky factors L (S, n, n)."""
+    return np.asarray(2.0 * np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1))
 
 
 def _unit(design: Design, at: int) -> _Unit:
@@ -169,18 +188,19 @@ def _unit(design: Design, at: int) -> _Unit:
     from scipy.sparse import coo_array
 
     rows, order = rows_of_subject(design, at), _finest_first(design)
-    Z, columns, J, q, first = [], [], [], [], 0
+    Z, columns, groups, J, q, first = [], [], [], [], [], 0
     for term in (design.random[k] for k in order):
         present, index = np.unique(term.group.index[rows], return_inverse=True)
         J.append(len(present))
         q.append(term.Z.shape[1])
         Z.append(term.Z[rows])
+        groups.append(index)
         columns.append(first + index[:, None] * q[-1] + np.arange(q[-1]))
         first += J[-1] * q[-1]
     values, column = np.hstack(Z), np.hstack(columns)
     row = np.broadcast_to(np.arange(len(rows))[:, None], column.shape)
     found = coo_array((values.ravel(), (row.ravel(), column.ravel())), shape=(len(rows), first)).tocsr()
-    return _Unit(rows, found, tuple(J), tuple(q), order)
+    return _Unit(rows, found, groups[0], tuple(J), tuple(q), order)
 
 
 def _finest_first(design: Design) -> list[int]:
@@ -203,14 +223,17 @@ def refuse_too_much(design: Design, index: IntArray, unit: str, draws: int) -> N
     ------
     NotAvailableError
     """
-    order, J, of_unit = _finest_first(design), int(index.max()) + 1, np.zeros(int(index.max()) + 1, dtype=np.intp)
-    of_unit[index] = design.subject_index
+    order, finest = _finest_first(design), design.random[_finest_first(design)[0]].group
+    pair, of_pair = np.unique(index.astype(np.int64) * len(finest.labels) + finest.index, return_inverse=True)
+    of_unit = np.zeros(len(pair), dtype=np.intp)
+    of_unit[of_pair] = design.subject_index
     fine, *others = (_touched(design, k, design.subject_index, design.n_subjects) for k in order)
-    rest, in_group = np.sum(others, axis=0), np.sum([_touched(design, k, index, J) for k in order], axis=0)
-    work = np.sum((fine + rest) * rest**2) + np.sum(in_group * np.maximum(rest[of_unit], in_group) ** 2)
+    rest, near = np.sum(others, axis=0), np.sum([_touched(design, k, of_pair, len(pair)) for k in order], axis=0)
+    size = np.minimum(near, np.bincount(of_pair))
+    work = np.sum((fine + rest) * rest**2) + np.sum(size * (near * rest[of_unit] + rest[of_unit] ** 2 + size**2))
     if draws * work > MOST_WORK:
         received = f"leaving out one {unit} at a time, at {draws:,} draws"
-        reason = f"{int(np.max(rest)):,} random effects, or those of a group, are taken apart at every draw: hours"
+        reason = f"up to {int(np.max(rest)):,} random effects that groups share are taken apart at every draw: hours"
         remedy = "use unit='observation', a factor whose groups have fewer rows, or fewer draws"
         if unit == "observation":
             remedy = "use az.loo(fit.log_likelihood()), rows given draws of the random effects, or fewer draws"
