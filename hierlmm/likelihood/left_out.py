@@ -16,7 +16,7 @@ dense matrix is made of: with F the effects of that factor and R those of the ot
     K = Λ_F(I + Λ_F'C_FF Λ_F)⁻¹Λ_F',  G = −K C_FR,  Π_RR = Λ_R(I + Λ_R'(C_RR + C_RF G)Λ_R)⁻¹Λ_R',
     Π = [K 0; 0 0] + [G; I] Π_RR [G; I]',      C = Z'Z.
 
-Hence σ² P = B − hh' with h = Z_g [G; I] Π_RR^½ and B = I − Z_g [K 0; 0 0] Z_g', which has a block for each group of F: a
+Hence σ² P = B − hh' with h = Z_g [G; I] Π_RR^½ and B = I − Z_g [K 0; 0 0] Z_g', of a block for each group of F: a
 group whose rows lie in hundreds of these costs a matrix of the size of R.
 
 References
