@@ -62,9 +62,9 @@ def rows_and_others(design: Design) -> tuple[GeneralisedRows, slice, FloatArray,
     group = np.array([design.random[k].group.index[rows.order] for k in others[::-1]])
     Z = np.concatenate([rows.Z[:, own_part(design, k)[0]] for k in others[::-1]], axis=1)
     p, (_, r, n) = len(design.coef), (int(a) for a in at)
-    own = own_part(design, home)[0]
-    found = Others(plan, group, Z, np.zeros(n), np.zeros(r), np.zeros(p), np.zeros((p + r, p + r)), own.start)
-    return rows, own, packed_others(found), r
+    first = own_part(design, home)[0]
+    found = Others(plan, group, Z, np.zeros(n), np.zeros(r), np.zeros(p), np.zeros((p + r, p + r)), first.start)
+    return rows, first, packed_others(found), r
 
 
 def whiten_others(

@@ -36,7 +36,7 @@ from hierlmm.bayes.posterior import Density
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample_collapsed import kept_effects, nutpie_model
-from hierlmm.design.design import Design
+from hierlmm.design.design import Design, own_effects
 from hierlmm.likelihood.generalised_checks import without_residuals
 from hierlmm.notice import notice_if_slow
 
@@ -197,7 +197,11 @@ class LaplacePosterior:
         self, draws: FloatArray, rng: np.random.Generator, random_effects: str
     ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
         """See `Posterior.recover`; draws (chain, draw, k) are of φ."""
-        return recovered(self.model, draws, as_rows(draws), lambda flat: self._effects(flat, rng), random_effects)
+
+        def effects(phi: FloatArray) -> dict[str, FloatArray]:
+            return {"b": own_effects(self.design, self._effects(phi, rng))}
+
+        return recovered(self.model, draws, as_rows(draws), effects, random_effects)
 
     def _effects(self, phi: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Draws of b from its normal approximation at each φ: (S, J, q)."""

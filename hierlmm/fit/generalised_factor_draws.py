@@ -86,7 +86,7 @@ class GeneralisedMultilevelPosterior(GeneralisedMultilevelPosteriorNumbers, Fact
 
         return predict_generalised_factor_draws(self, newdata, level, interval, ci, scale, trials, new_groups, seed)
 
-    def probabilities(  # type: ignore[override]
+    def probabilities(
         self, newdata: Any = None, level: str = "all", *, new_groups: Literal["refuse", "allow"] = "refuse"
     ) -> pd.DataFrame:
         """Posterior means of the probabilities of the categories of an ordinal response.

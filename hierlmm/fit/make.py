@@ -60,8 +60,8 @@ def fit_of(record: Any) -> Any:
         from hierlmm.fit.generalised_factor_draws import GeneralisedMultilevelPosterior
         from hierlmm.fit.posterior_generalised import GeneralisedPosterior
 
-        kind = GeneralisedMultilevelPosterior if record.design.has_several_factors else GeneralisedPosterior
-        return kind(record.design, record.datatree, record.priors, record.estimator, record.warnings)
+        of_family = GeneralisedMultilevelPosterior if record.design.has_several_factors else GeneralisedPosterior
+        return of_family(record.design, record.datatree, record.priors, record.estimator, record.warnings)
     from hierlmm.fit.posterior import MarginalPosterior, PosteriorFit
 
     if record.design.has_several_factors:

@@ -54,7 +54,7 @@ class GeneralisedMultilevelPosteriorNumbers(MultilevelPosteriorNumbers, Generali
         lines = factor_lines(self.design, flattened(self.draws("beta"))[keep], effects, factors)
         return lines, flattened(self.psi_draws())[keep]
 
-    def fitted(self, level: str = "all", scale: Scale = "response") -> pd.Series:  # type: ignore[override]
+    def fitted(self, level: str = "all", scale: Scale = "response") -> pd.Series:
         """Posterior means of the fitted values of the rows used, with the random effects of some factors.
 
         Parameters
