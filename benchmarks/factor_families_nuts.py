@@ -5,7 +5,8 @@
 Yes or no of persons to items, a random intercept for each. Bambi's model has the same formula and its own default
 priors, which ``priors="bambi"`` gives ours, and is sampled by nutpie too. Seconds are wall time: of a repeated fit, all
 it takes; of Bambi's sampling alone, and with the compilation that each of its fits begins with. ESS is the smallest
-bulk ESS over fixed effects and standard deviations; distances are of their posterior means, in Monte-Carlo standard errors.
+bulk ESS over fixed effects and standard deviations; distances are of their posterior means, in Monte-Carlo standard
+errors.
 """
 
 from __future__ import annotations
