@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import jupytext
 
@@ -16,13 +17,14 @@ sys.path.insert(0, str(HERE / "_ext"))
 
 # Pages are executed: figures go into the page, whatever backend the shell that builds them prefers.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+os.environ.pop("HIERLMM_DATA", None)  # as a reader has it
 
 project = "hierlmm"
 author = "The hierlmm developers"
 copyright = author
 version = release = hierlmm.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "mathml", "executed"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "mathml"]
 exclude_patterns = ["_build", "_ext", "_templates", "conf.py", "jupyter_execute"]
 templates_path = ["_templates"]
 default_role = "py:obj"
@@ -32,12 +34,14 @@ default_role = "py:obj"
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
-nb_execution_mode = "force"  # a number on a page is the number that this version of the code computes
+# A number on a page is the number that this version of the code computes; EXECUTE=off only builds the pages.
+nb_execution_mode = os.environ.get("EXECUTE", "force")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
 nb_output_stderr = "remove"  # progress and paths; what a fit warns of is printed with the fit
+suppress_warnings = ["myst-nb.lexer"]  # only a kernel says what language a cell is in
 nb_ipywidgets_js = {}  # its default is two network addresses
 
 # --- reference ---
@@ -106,6 +110,15 @@ def _first_sentence(example: Path) -> str:
 def _write(path: Path, text: str) -> None:
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
+
+
+def setup(app: Any) -> None:
+    """Pages that compute are spread: a process reads some thirty neighbours at a time."""
+
+    def spread(app: Any, env: Any, names: list[str]) -> None:
+        names[:] = [name for k in range(8) for name in names[k::8]]
+
+    app.connect("env-before-read-docs", spread)
 
 
 shutil.rmtree(HERE / "generated", ignore_errors=True)  # reference pages of names that are gone

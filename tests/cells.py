@@ -1,13 +1,6 @@
 """Code cells, executed as a notebook would."""
 
 import ast
-import importlib.util
-from functools import cache
-from pathlib import Path
-
-import pytest
-
-DOCS = Path(__file__).parents[1] / "docs"
 
 
 def run_cell(source, where, names):
@@ -30,18 +23,3 @@ def _display(value):
         assert repr(value)
         for kind in ("_repr_html_", "_repr_latex_"):
             getattr(value, kind, str)()  # may answer None: "not in this form"
-
-
-@cache
-def builds():
-    """How builds of the documentation say what they executed."""
-    spec = importlib.util.spec_from_file_location("executed", DOCS / "_ext" / "executed.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def skip_executed(page):
-    """Skip what ``make docs`` has executed as it stands, with the code as it stands."""
-    if builds().was_executed(page):
-        pytest.skip("make docs executed it, with the same code")

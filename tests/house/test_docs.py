@@ -1,7 +1,7 @@
 """The pages that messages name exist, the names that pages use exist, and the code on the pages runs.
 
-Every cell of every page is executed here, unless ``make docs`` has just executed it, in a Jupyter kernel and with the
-same filters of warnings; pages that sample are marked slow.
+Every cell of every page is executed here; pages that sample are marked slow. ``make docs`` executes them once more, in
+a Jupyter kernel, and shows what they print.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import inspect
 import io
-import json
 import re
 import sys
 import warnings
@@ -17,7 +16,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from cells import builds, run_cell, skip_executed
+from cells import run_cell
 
 import hierlmm as hl
 
@@ -119,28 +118,11 @@ def test_every_cell_is_found():
 @pytest.mark.usefixtures("as_a_reader_has_it")
 def test_code_on_the_page_runs(page):
     """Every cell in order, as in a notebook, and what it would show can be shown."""
-    skip_executed(page)
     names = {"__name__": "__main__"}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore", hl.FitWarning)  # shown on the page, or printed with the fit
         for number, cell in enumerate(cells(page), start=1):
             run_cell(cell, f"{page.name}, cell {number}", names)
-
-
-def test_only_what_was_built_as_it_stands_counts_as_executed(monkeypatch, tmp_path):
-    known = builds()
-    monkeypatch.setattr(known, "RECORD", tmp_path / "executed.json")
-    page = tmp_path / "page.md"
-    page.write_text("one", encoding="utf-8")
-    assert not known.was_executed(page)
-    record = {"code": known.code(), "pages": {"page": known.digest(page)}}
-    known.RECORD.write_text(json.dumps(record), encoding="utf-8")
-    assert known.was_executed(page)
-    known.RECORD.write_text(json.dumps(record | {"code": "of another day"}), encoding="utf-8")
-    assert not known.was_executed(page)
-    known.RECORD.write_text(json.dumps(record), encoding="utf-8")
-    page.write_text("two", encoding="utf-8")
-    assert not known.was_executed(page)
 
 
 def load_mathml(monkeypatch):
