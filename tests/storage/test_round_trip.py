@@ -49,7 +49,7 @@ def several(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    return in_another_process(tmp_path_factory.mktemp("others"), OTHERS, frozenset(walk.DERIVED))
+    return in_another_process(tmp_path_factory.mktemp("others"), OTHERS, frozenset(walk.COSTLY))
 
 
 @pytest.mark.parametrize("name", SEVERAL)

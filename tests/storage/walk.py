@@ -29,6 +29,8 @@ DERIVED = {
 }
 DERIVED |= {"rank_subjects", "implied_marginal", "heterogeneity"}
 """Methods that fit again, draw or put words to what other methods answer."""
+COSTLY = DERIVED | {"bootstrap", "extend", "posterior_predictive", "prior_predictive"}
+"""These, and those that fit, sample or compile with arguments of their own."""
 INNER = {"criterion_function", "design", "lacks", "solution"}
 
 
@@ -154,7 +156,7 @@ def exact_design(design: Any) -> Any:
 def answers(fit: Any, rows: pd.DataFrame | None = None, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Every public property, every method that can be called without arguments, and those of `with_arguments`."""
     asked = with_arguments(fit, fit.design.frame if rows is None else rows)
-    found = {name: ask(call) for name, call in asked.items()}
+    found = {name: ask(call) for name, call in asked.items() if name not in without}
     for name in dir(fit):
         if name.startswith(("_", "plot")) or name in INNER | HEAVY | without:
             continue
