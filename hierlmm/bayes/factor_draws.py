@@ -103,7 +103,7 @@ def drawn_effects(
     b = rng.standard_normal((len(sigma), len(data.c)))
     if data.rest_is_small:
         products = data.E, data.rest, data.c
-        draw_effects(*products, data.plan, np.array(data.order), data.dense, Lambda, gamma, sigma, b)
+        draw_effects(*products, data.forest.plan, np.array(data.order), data.dense, Lambda, gamma, sigma, b)
     else:
         with one_thread():
             for own in zip(Lambda, gamma, sigma, b, strict=True):
@@ -118,11 +118,11 @@ def drawn_effects(
 def _draw_large(data: FactorProducts, Lambda: FloatArray, gamma: FloatArray, sigma: float, b: FloatArray) -> None:
     """`draw_effects` of one draw where the rest is large: b (T,) holds normal deviates, which the draws replace."""
     E, C = data.E.copy(), data.rest.copy()
-    c, end, of_chain = (data.c @ gamma)[:, None].copy(), data.forest.first[-1], data.of_chain(Lambda)
-    H = eliminate(E, C, of_chain, data.plan)[1]
-    forward(E, H, c, of_chain, data.plan)
+    c, end, of_chain = (data.c @ gamma)[:, None].copy(), data.forest.end, data.of_chain(Lambda)
+    H = eliminate(E, C, of_chain, data.forest.plan)[1]
+    forward(E, H, c, of_chain, data.forest.plan)
     rest, z, deviates = Rest(data, Lambda, C), b[end:], sigma * b[:end, None]
     right = solve_triangular(rest.L, rest.times(c[end:], transposed=True), lower=True)[:, 0]
     z[:] = solve_triangular(rest.L, right + sigma * z, lower=True, trans="T")
     z[:] = rest.times(z[:, None], transposed=False)[:, 0]
-    backward(E, H, c, of_chain, b[:, None], np.empty_like(c), deviates, data.plan)
+    backward(E, H, c, of_chain, b[:, None], np.empty_like(c), deviates, data.forest.plan)

@@ -17,14 +17,12 @@ from scipy.optimize import minimize
 
 from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.collapsed import QUICK, mode_and_root, reaches_zero
-from hierlmm.bayes.collapsed_kernel import N_PRIOR, evaluate
-from hierlmm.bayes.distribution import Prior
-from hierlmm.bayes.distributions import Normal, StudentT
-from hierlmm.bayes.generalised_whitening import elimination, rows_and_others, whiten_others
+from hierlmm.bayes.collapsed_kernel import evaluate
+from hierlmm.bayes.generalised_model import GeneralisedModel, generalised_model
+from hierlmm.bayes.generalised_whitening import elimination, whiten_others
 from hierlmm.bayes.joint_factors import compiled_factors_joint, settled_factors
-from hierlmm.bayes.joint_kernel import HEADER, Joint, compiled_joint, factor_of, log_prior, pull_back, settled, unpack
+from hierlmm.bayes.joint_kernel import compiled_joint, factor_of, log_prior, pull_back, settled
 from hierlmm.bayes.posterior import Density
-from hierlmm.bayes.random_theta import random_theta, theta_names
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.tree import dims_of, effects_names, model_coords
 from hierlmm.design.design import Design, own_effects
@@ -33,134 +31,13 @@ from hierlmm.families.rows import rowwise
 from hierlmm.likelihood.generalised import STARTS, fixed_start
 from hierlmm.likelihood.generalised_criterion import (
     GeneralisedCriterion,
-    GeneralisedRows,
     free_criterion,
     free_structure,
 )
-from hierlmm.likelihood.generalised_factors import JointMode, factor_laplace
+from hierlmm.likelihood.generalised_factors import FactorLaplace, factor_laplace
 
 PIECE = 5_000_000
 """Numbers of the random effects that are worked on at a time."""
-
-
-def why_not_compiled(priors: ResolvedPriors) -> str | None:
-    """Say why the compiled posterior has not a generalised model's priors, or return None if it has."""
-    for prior in priors.beta:
-        if not isinstance(prior, (Normal, StudentT)):
-            return f"the prior {prior} of a fixed effect is neither normal nor Student's t"
-    for prior in (*priors.sd_b, *priors.dispersion):
-        if prior.closed_form() is None:
-            return f"the prior {prior} is outside the closed-form set"
-    return None
-
-
-@dataclass(frozen=True, eq=False)
-class GeneralisedModel:
-    """A generalised model with its priors, as both densities read it.
-
-    Attributes
-    ----------
-    design : Design
-    priors : ResolvedPriors
-    rows : GeneralisedRows
-    buffer : (n,)
-        What `joint_kernel` reads.
-    derivatives : callable
-        The family's compiled function, whose address is in the buffer: it must not go before that.
-    """
-
-    design: Design
-    priors: ResolvedPriors
-    rows: GeneralisedRows
-    buffer: FloatArray
-    derivatives: Any
-
-    @cached_property
-    def data(self) -> Joint:
-        """Views into the buffer."""
-        return unpack(self.buffer)
-
-    @property
-    def size(self) -> int:
-        """Number of covariance parameters θ."""
-        return int(self.buffer[6])
-
-    @property
-    def n_phi(self) -> int:
-        """Number of parameters φ."""
-        return len(self.data.centre)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Scale and parameter of each number of φ."""
-        theta = random_theta(self.design, self.priors)
-        signed = list(np.flatnonzero(self.data.sd_prior[:, -1]))
-        own = [f"working {c}" for c in self.design.coef]
-        return (*theta_names(self.design, signed, theta), *(f"log {d}" for d in self.priors.dispersion_names), *own)
-
-    def parts(self, phi: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """θ, β in working columns and ψ of φ = (θ, ψ, β), (..., k)."""
-        ends = self.size, self.size + len(self.data.psi_prior)
-        return phi[..., : ends[0]], phi[..., ends[1] :], phi[..., ends[0] : ends[1]]
-
-    def natural(self, phi: FloatArray) -> dict[str, FloatArray]:
-        """Draws (S, ...) of β, SDs, correlations, D and dispersion in the user's units, from φ (S, k)."""
-        theta, beta, psi = self.parts(phi)
-        packed = self.data
-        random = random_theta(self.design, self.priors)
-        random.sd_prior[:] = packed.sd_prior  # with what is signed
-        sd, factor = random.natural(theta)
-        corr = factor @ np.swapaxes(factor, 1, 2)
-        diagonal = np.arange(corr.shape[1])
-        corr[:, diagonal, diagonal] = 1.0
-        found = {"sd_b": sd, "corr_b": corr, "D": corr * sd[:, :, None] * sd[:, None, :]}
-        if self.design.coef:
-            found["beta"] = self.rows.scaling.beta(beta)
-        family = self.design.family
-        return found | {k.replace(" ", "_"): v for k, v in dispersion_of(family, psi).items()}
-
-
-def dispersion_of(family: Any, psi: FloatArray) -> dict[str, FloatArray]:
-    """Dispersion parameters by name, (S,), from ψ (S, m)."""
-    if not psi.shape[1]:
-        return {}
-    rows = [family.natural(own) for own in psi]
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
-
-
-def generalised_model(design: Design, priors: ResolvedPriors) -> GeneralisedModel:
-    """Pack a model; φ is neither centred nor scaled yet."""
-    rows, own, others, n_others = rows_and_others(design)
-    theta, p, m = random_theta(design, priors), len(design.coef), len(priors.dispersion)
-    scaling, Z, (N, width), J = rows.scaling, rows.Z[:, own], rows.Z.shape, len(rows.start) - 1
-    q = Z.shape[1]
-    k, constant = theta.size + p + m, theta.constant + float(np.sum(rows.constant))
-    beta_prior, psi_prior = np.zeros((p, 4)), np.zeros((m, N_PRIOR))
-    for i, prior in enumerate(priors.beta):
-        beta_prior[i] = _form_of(prior)
-        constant += float(prior.logpdf(beta_prior[i, 0]))
-    beta_prior[:, 0] -= priors.centering @ scaling.shift  # working coefficients are differences from it
-    for i, prior in enumerate(priors.dispersion):
-        psi_prior[i, :-1], offset = prior.closed_form()  # type: ignore[misc]
-        constant += offset
-    K = priors.centering @ np.linalg.inv(scaling.Bx) if p else np.zeros((0, 0))
-    Bz = scaling.Bz @ priors.random_uncentering
-    of_theta = theta.sd_index, theta.cpc_index, theta.alpha, theta.sd_prior
-    of_rows = rows.start, rows.y, rows.n, rows.offset, rows.X, Z
-    working = *map(np.zeros, ((J, q, q), (J, q, p), (J, q), (p, p), p, N, N)), others
-    parts = (np.zeros(HEADER), np.zeros(k), np.eye(k), *of_theta, Bz, K, beta_prior, psi_prior, *of_rows, *working)
-    buffer = np.concatenate([np.ravel(part).astype(np.float64) for part in parts])
-    derivatives = design.family.derivatives
-    sizes = len(buffer), N, J, width, p, m, theta.size, theta.n_sd
-    buffer[:HEADER] = [*sizes, theta.form, constant, float(derivatives.address), q, n_others]
-    return GeneralisedModel(design, priors, rows, buffer, derivatives)
-
-
-def _form_of(prior: Prior) -> tuple[float, float, float, float]:
-    if isinstance(prior, StudentT):
-        return prior.mean, 0.0, prior.nu + 1.0, 1.0 / (prior.nu * prior.scale**2)
-    assert isinstance(prior, Normal)
-    return prior.mean, prior.sd**-2.0, 0.0, 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,10 +57,8 @@ class Marginal:
     @cached_property
     def criterion(self) -> GeneralisedCriterion:
         """The likelihood as a function of all entries of Λ, β and ψ."""
-        design, q = self.model.design, len(self.model.data.sd_index)
-        if design.has_several_factors:
-            return replace(factor_laplace(design, self.model.rows), structure=free_structure(q))
-        return free_criterion(self.model.rows, q, self.points, len(self.model.data.psi_prior))
+        data = self.model.data
+        return free_criterion(self.model.rows, len(data.sd_index), self.points, len(data.psi_prior))
 
     def integrated(self, phi: FloatArray) -> tuple[Any, tuple[FloatArray, ...]]:
         """What the kernel says at φ (k,), and Λ with what it is made of."""
@@ -249,12 +124,7 @@ class Marginal:
         data, rows = self.model.data, self.model.rows
         at, (*_, Lambda) = self.integrated(mode)
         _, beta, psi = self.model.parts(mode)
-        several = isinstance(at, JointMode)
-        if several:
-            eta = rows.X @ beta + self.criterion.grouped.Z @ at.mean  # type: ignore[attr-defined]
-        else:
-            index = np.repeat(np.arange(len(rows.start) - 1), np.diff(rows.start))
-            eta = rows.X @ beta + np.sum(rows.Z * (at.modes @ Lambda.T)[index], axis=1)
+        eta = rows.X @ beta + self._random_line(at, Lambda)
         d = rowwise(rows.family.derivatives, rows.y, rows.n, rows.offset + eta, np.ascontiguousarray(psi), 2)
         w = np.maximum(-d[:, 2], 0.0)
         first, response = rows.start[:-1], w * eta + d[:, 1]
@@ -262,14 +132,45 @@ class Marginal:
         data.A[:] = np.add.reduceat(w[:, None, None] * data.Z[:, :, None] * data.Z[:, None, :], first)
         precision = data.beta_prior[:, 1] + data.beta_prior[:, 2] * data.beta_prior[:, 3]
         data.P[:] = data.K.T @ (precision[:, None] * data.K)
-        if several:
-            modes = dict(self.criterion.grouped.parts(at.mean[:, None]))  # type: ignore[attr-defined]
-            whiten_others(self.model.design, data, Lambda, beta, modes, d[:, 1])
-            return
+        self._whiten_fixed(at, Lambda, beta, d[:, 1], response)
+
+    def _random_line(self, at: Any, Lambda: FloatArray) -> FloatArray:
+        """Zb of the rows at the mode."""
+        rows = self.model.rows
+        index = np.repeat(np.arange(len(rows.start) - 1), np.diff(rows.start))
+        return np.asarray(np.sum(rows.Z * (at.modes @ Lambda.T)[index], axis=1))
+
+    def _whiten_fixed(
+        self, at: Any, Lambda: FloatArray, beta: FloatArray, slope: FloatArray, response: FloatArray
+    ) -> None:
+        """What takes out how β is correlated with the rest: C, c, P₀ and h₀ of `joint_kernel`."""
+        data, rows, first = self.model.data, self.model.rows, self.model.rows.start[:-1]
+        w, prior = data.weight, data.beta_prior
         data.C[:] = np.add.reduceat(w[:, None, None] * rows.Z[:, :, None] * rows.X[:, None, :], first)
         data.c[:] = np.add.reduceat(rows.Z * response[:, None], first)
         data.P[:] += rows.X.T @ (w[:, None] * rows.X)
-        data.h[:] = rows.X.T @ response + data.K.T @ (precision * data.beta_prior[:, 0])
+        data.h[:] = rows.X.T @ response + data.K.T @ ((prior[:, 1] + prior[:, 2] * prior[:, 3]) * prior[:, 0])
+
+
+@dataclass(frozen=True, eq=False)
+class FactorMarginal(Marginal):
+    """The same of several grouping factors, by Laplace's method."""
+
+    @cached_property
+    def criterion(self) -> FactorLaplace:
+        """See `Marginal`."""
+        found = factor_laplace(self.model.design, self.model.rows)
+        return replace(found, structure=free_structure(len(self.model.data.sd_index)))
+
+    def _random_line(self, at: Any, Lambda: FloatArray) -> FloatArray:
+        return np.asarray(self.criterion.grouped.Z @ at.mean)
+
+    def _whiten_fixed(
+        self, at: Any, Lambda: FloatArray, beta: FloatArray, slope: FloatArray, response: FloatArray
+    ) -> None:
+        """The matrix of `joint_factors`, and the triangles of the other factors."""
+        modes = dict(self.criterion.grouped.parts(at.mean[:, None]))
+        whiten_others(self.model.design, self.model.data, Lambda, beta, modes, slope)
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,7 +193,7 @@ class JointPosterior:
     @property
     def dimension(self) -> int:
         """Number of coordinates: φ, and what stands for the random effects."""
-        return self.model.n_phi + int(self.model.buffer[12]) + self.model.data.c.size
+        return self.model.n_phi + self.model.n_others + self.model.data.c.size
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -357,7 +258,7 @@ class FactorJointPosterior(JointPosterior):
     def settled(self, z: FloatArray, *, effects: bool = True) -> tuple[FloatArray, FloatArray]:
         """Parameters φ (S, k), and the random effects in working columns as they are sampled, (S, T), of z (S, n)."""
         data, k, p = self.model.data, self.model.n_phi, len(self.model.data.K)
-        n, ahead = k - p, k + int(self.model.buffer[12])
+        n, ahead = k - p, k + self.model.n_others
         free = data.centre[:n] + z[:, :n] @ data.root[:n, :n].T
         beta, b = np.empty((len(z), p)), np.empty((len(z), self.dimension - k if effects else 0))
         w, v = np.ascontiguousarray(z[:, n:ahead]), np.ascontiguousarray(z[:, ahead:])
@@ -429,5 +330,8 @@ def summary_of(design: Design, pieces: Iterable[dict[str, FloatArray]], size: in
 def joint_posterior(design: Design, priors: ResolvedPriors) -> JointPosterior:
     """The posterior of a design and its priors, ready to be sampled."""
     model = generalised_model(design, priors)
+    if design.has_several_factors:
+        FactorMarginal(model).settle()
+        return FactorJointPosterior(model)
     Marginal(model).settle()
-    return (FactorJointPosterior if design.has_several_factors else JointPosterior)(model)
+    return JointPosterior(model)

@@ -26,7 +26,7 @@ from hierlmm.bayes.collapsed import why_not_collapsed
 from hierlmm.bayes.collapsed_factors import evaluation_seconds
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.distributions import Gamma, Normal, StudentT
-from hierlmm.bayes.generalised import why_not_compiled
+from hierlmm.bayes.generalised_model import why_not_compiled
 from hierlmm.bayes.generalised_whitening import why_not_whitened
 from hierlmm.bayes.marginal_draws import sample_marginalized
 from hierlmm.bayes.record import PosteriorRecord

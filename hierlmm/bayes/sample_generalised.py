@@ -24,13 +24,12 @@ from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.convergence import GOOD_K, pareto_smoothed
 from hierlmm.bayes.family_draws import POINTS
 from hierlmm.bayes.generalised import (
-    GeneralisedModel,
     JointPosterior,
     Marginal,
-    generalised_model,
     joint_posterior,
     recovered,
 )
+from hierlmm.bayes.generalised_model import GeneralisedModel, generalised_model
 from hierlmm.bayes.nuts import Settings, run
 from hierlmm.bayes.posterior import Density
 from hierlmm.bayes.record import PosteriorRecord, posterior_record

@@ -23,7 +23,7 @@ from hierlmm.checks.material import Material, Simulated, scaled
 from hierlmm.design.factors import ALL, finest_first, own_part
 from hierlmm.design.formula import MULTILEVEL
 from hierlmm.diagnostics.factor_residuals import FactorResiduals
-from hierlmm.errors import HierlmmError, NotAvailableError
+from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
 from hierlmm.groups import first_rows, rows_of_groups
@@ -69,16 +69,10 @@ class FactorMaterial(Material):
         """A row in words."""
         return f"row {self.fit.design.frame.index[row]}"
 
-    @cached_property
-    def obstacle(self) -> str:
-        """Why nothing can be simulated; empty where it can."""
-        if self.fit.n_obs > MOST_ROWS:
-            return f"there are more than {MOST_ROWS:,} rows"
-        try:
-            _ = self.simulated
-        except HierlmmError as error:
-            return getattr(error, "reason", "") or str(error)
-        return ""
+    @property
+    def too_much(self) -> str:
+        """See `Material`."""
+        return f"there are more than {MOST_ROWS:,} rows" if self.fit.n_obs > MOST_ROWS else ""
 
     @cached_property
     def linear(self) -> FactorResiduals:

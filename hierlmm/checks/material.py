@@ -189,13 +189,20 @@ class Material:
             return found
         return found.join(self.others.reindex(self.subjects))
 
-    @cached_property
-    def obstacle(self) -> str:
-        """Why nothing can be simulated; empty where it can."""
+    @property
+    def too_much(self) -> str:
+        """Why nothing is to be simulated; empty where it is."""
         if not self.fit.design.is_gaussian and (not self.fit.design.term or self.fit.has_working_correlation):
             return "means and variances of such a response make no distribution that could be simulated"
         if max(map(len, self.every)) > LONGEST:
             return f"a subject has more than {LONGEST:,} rows"
+        return ""
+
+    @cached_property
+    def obstacle(self) -> str:
+        """Why nothing can be simulated; empty where it can."""
+        if self.too_much:
+            return self.too_much
         try:
             _ = self.simulated
         except HierlmmError as error:

@@ -16,7 +16,8 @@ from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.family_draws import family_subject_loglik
-from hierlmm.bayes.generalised import dispersion_of, joint_posterior
+from hierlmm.bayes.generalised import joint_posterior
+from hierlmm.bayes.generalised_model import dispersion_of
 from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample_generalised import run_joint

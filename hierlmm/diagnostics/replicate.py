@@ -17,7 +17,7 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.collapsed import why_not_collapsed
 from hierlmm.bayes.collapsed_residual import posterior_of
-from hierlmm.bayes.generalised import why_not_compiled
+from hierlmm.bayes.generalised_model import why_not_compiled
 from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.posterior import Conditional
 from hierlmm.bayes.predictive import new_effects, subject_lines

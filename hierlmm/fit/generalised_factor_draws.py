@@ -8,6 +8,7 @@ import pandas as pd
 
 from hierlmm import plots
 from hierlmm.drawing.figure import as_verb
+from hierlmm.fit.generalised_verbs import CategoriesByFactor
 from hierlmm.fit.multilevel import FACTOR
 from hierlmm.fit.multilevel_posterior import FactorLoo
 from hierlmm.fit.posterior_generalised import GeneralisedPosterior
@@ -19,7 +20,9 @@ from hierlmm.options import checked
 
 
 @checked
-class GeneralisedMultilevelPosterior(GeneralisedMultilevelPosteriorNumbers, FactorLoo, GeneralisedPosterior):  # type: ignore[misc]
+class GeneralisedMultilevelPosterior(  # type: ignore[misc]
+    CategoriesByFactor, GeneralisedMultilevelPosteriorNumbers, FactorLoo, GeneralisedPosterior
+):
     """Posterior draws of a generalised model with several grouping factors, nested or crossed.
 
     What a two-level fit has by subject is here by factor, as in `MultilevelPosterior`: ``fit.D["item"]``,
@@ -85,28 +88,6 @@ class GeneralisedMultilevelPosterior(GeneralisedMultilevelPosteriorNumbers, Fact
         from hierlmm.predict.generalised_factor_draws import predict_generalised_factor_draws
 
         return predict_generalised_factor_draws(self, newdata, level, interval, ci, scale, trials, new_groups, seed)
-
-    def probabilities(
-        self, newdata: Any = None, level: str = "all", *, new_groups: Literal["refuse", "allow"] = "refuse"
-    ) -> pd.DataFrame:
-        """Posterior means of the probabilities of the categories of an ordinal response.
-
-        Parameters
-        ----------
-        newdata : table, optional
-            Rows to predict; the fitted rows by default.
-        level, new_groups
-            As for `predict`.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A column for each category, lowest first; rows sum to one.
-        """
-        from hierlmm.predict.generalised_factor_draws import category_means_of_factors
-
-        self._refuse_without_categories("probabilities of categories")
-        return category_means_of_factors(self, newdata, level, new_groups)
 
 
 said_by_help(GeneralisedMultilevelPosterior)

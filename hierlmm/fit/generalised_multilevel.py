@@ -9,6 +9,7 @@ import pandas as pd
 from hierlmm import plots
 from hierlmm.drawing.figure import as_verb
 from hierlmm.fit.generalised import GeneralisedFit
+from hierlmm.fit.generalised_verbs import CategoriesByFactor
 from hierlmm.fit.multilevel import FACTOR
 from hierlmm.fits.generalised import Scale
 from hierlmm.fits.generalised_multilevel import GeneralisedMultilevelNumbers
@@ -17,7 +18,7 @@ from hierlmm.options import checked
 
 
 @checked
-class GeneralisedMultilevelFit(GeneralisedMultilevelNumbers, GeneralisedFit):  # type: ignore[misc]  # as MultilevelFit
+class GeneralisedMultilevelFit(CategoriesByFactor, GeneralisedMultilevelNumbers, GeneralisedFit):  # type: ignore[misc]  # as MultilevelFit
     """A generalised model with several grouping factors, nested or crossed, fitted by maximum likelihood.
 
     What a two-level fit has by subject is here by factor, as in `MultilevelFit`: ``fit.b["item"]``.
@@ -72,25 +73,3 @@ class GeneralisedMultilevelFit(GeneralisedMultilevelNumbers, GeneralisedFit):  #
         from hierlmm.predict.generalised_factors import predict_generalised_factors
 
         return predict_generalised_factors(self, newdata, level, interval, ci, scale, trials, new_groups)
-
-    def probabilities(
-        self, newdata: Any = None, level: str = "all", *, new_groups: Literal["refuse", "allow"] = "refuse"
-    ) -> pd.DataFrame:
-        """Probabilities of the categories of an ordinal response.
-
-        Parameters
-        ----------
-        newdata : table, optional
-            Rows to predict; the fitted rows by default.
-        level, new_groups
-            As for `predict`.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A column for each category, lowest first; rows sum to one.
-        """
-        from hierlmm.predict.generalised_factors import category_probabilities_of_factors
-
-        self._refuse_without_categories("probabilities of categories")
-        return category_probabilities_of_factors(self, newdata, level, new_groups)

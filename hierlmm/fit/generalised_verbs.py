@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -75,3 +75,32 @@ class GeneralisedVerbs(Verbs):
         from hierlmm.implied.coefficients import marginal_coefficients
 
         return marginal_coefficients(self, ci)
+
+
+@checked
+class CategoriesByFactor(GeneralisedVerbs):
+    """Probabilities of categories where there are several grouping factors."""
+
+    def probabilities(
+        self, newdata: Any = None, level: str = "all", *, new_groups: Literal["refuse", "allow"] = "refuse"
+    ) -> pd.DataFrame:
+        """Probabilities of the categories of an ordinal response; of a posterior their means over draws.
+
+        Parameters
+        ----------
+        newdata : table, optional
+            Rows to predict; the fitted rows by default.
+        level, new_groups
+            As for `predict`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A column for each category, lowest first; rows sum to one.
+        """
+        from hierlmm.predict.generalised_factor_draws import category_means_of_factors
+        from hierlmm.predict.generalised_factors import category_probabilities_of_factors
+
+        self._refuse_without_categories("probabilities of categories")
+        found = category_means_of_factors if self.has_draws else category_probabilities_of_factors
+        return found(self, newdata, level, new_groups)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
-
-import pandas as pd
+from typing import ClassVar
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.predictive import factor_lines
 from hierlmm.bayes.tree import effects_names
 from hierlmm.design.factors import factors_at
 from hierlmm.fits.capabilities import Lack
-from hierlmm.fits.generalised import Scale
+from hierlmm.fits.generalised_multilevel import ScaledByFactor
 from hierlmm.fits.multilevel_posterior import MultilevelPosteriorNumbers
 from hierlmm.fits.posterior import flattened
 from hierlmm.fits.posterior_generalised import MANY, GeneralisedPosteriorNumbers
@@ -22,10 +20,11 @@ from hierlmm.options import checked
 
 
 @checked
-class GeneralisedMultilevelPosteriorNumbers(MultilevelPosteriorNumbers, GeneralisedPosteriorNumbers):  # type: ignore[misc]
+class GeneralisedMultilevelPosteriorNumbers(ScaledByFactor, MultilevelPosteriorNumbers, GeneralisedPosteriorNumbers):  # type: ignore[misc]
     """The numbers of a generalised posterior with several grouping factors."""
 
     lacks: ClassVar[Mapping[str, Lack]] = GENERALISED_SEVERAL_POSTERIOR
+    _scaled = GeneralisedPosteriorNumbers
 
     @property
     def loglik(self) -> float:
@@ -53,32 +52,3 @@ class GeneralisedMultilevelPosteriorNumbers(MultilevelPosteriorNumbers, Generali
         effects = {name: flattened(self.draws(name))[keep] for name in names}
         lines = factor_lines(self.design, flattened(self.draws("beta"))[keep], effects, factors)
         return lines, flattened(self.psi_draws())[keep]
-
-    def fitted(self, level: str = "all", scale: Scale = "response") -> pd.Series:
-        """Posterior means of the fitted values of the rows used, with the random effects of some factors.
-
-        Parameters
-        ----------
-        level : str
-            ``"all"``: of all factors; ``"population"``: of none; or a factor: its own, and those of the factors that
-            it is nested in.
-        scale : {"response", "link"}
-            Means of the response (of a binomial one its number of successes), averaged over draws; or linear
-            predictors.
-        """
-        return GeneralisedPosteriorNumbers.fitted(self, level, scale)  # type: ignore[arg-type]
-
-    def residuals(  # type: ignore[override]
-        self, kind: Literal["response", "pearson", "deviance"] = "response", level: str = "all"
-    ) -> pd.Series:
-        """Residuals of the rows used, around `fitted`.
-
-        Parameters
-        ----------
-        kind : {"response", "pearson", "deviance"}
-            In units of the response; divided by the SD of the row given its mean; or the signed root of what the row
-            adds to twice the log-likelihood ratio against a fit of the row alone.
-        level : str
-            As for `fitted`.
-        """
-        return GeneralisedPosteriorNumbers.residuals(self, kind, level)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.groups import groups_above
+from hierlmm.likelihood.forest_kernel import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +43,8 @@ class Forest:
     ----------
     chain, rest : tuple of int
         Positions of the factors.
-    q, J : (m,)
-        Random effects a group, and groups, of the factors of the chain.
-    first : (m + 1,)
-        Number of the first random effect of each, and of the rest.
-    width : (m,)
-        Random effects of a group and of all that it lies in.
-    line : (m + 1,)
-        Number of the first group of each factor of the chain, and of all groups, G.
-    base, begin : (G + 1,)
-        Where every group of the chain begins in ``E`` of `products_of_rows`, and in ``reach``.
-    reach : (n,)
-        Random effects that every group is coupled to: of the groups it lies in, then columns of the rest, of the finest
-        groups those that their rows touch and of the others all.
+    plan : Plan
+        What the compiled elimination asks of it.
     place : (N, w)
         Which ones the w columns of the rest that a row touches are among those of its finest group.
     number : (N, n)
@@ -65,17 +55,15 @@ class Forest:
 
     chain: tuple[int, ...]
     rest: tuple[int, ...]
-    q: IntArray
-    J: IntArray
-    first: IntArray
-    width: IntArray
-    line: IntArray
-    base: IntArray
-    begin: IntArray
-    reach: IntArray
+    plan: Plan
     place: IntArray
     number: IntArray
     n_rest: int
+
+    @property
+    def end(self) -> int:
+        """Random effects of the chain, which is the number of the first of the rest."""
+        return int(self.plan.first[-1])
 
 
 def lies_in(fine: Factor, coarse: Factor) -> IntArray | None:
@@ -129,18 +117,7 @@ def plant(factors: Sequence[Factor]) -> Forest:
             of_rest = np.broadcast_to(np.arange(first[-1], at), (J[level], at - first[-1]))
             reach.append(np.hstack([above, of_rest]).ravel())
     of_group = np.repeat(q, J)
-    return Forest(
-        tuple(chain),
-        tuple(rest),
-        q,
-        J,
-        first,
-        width,
-        line,
-        np.concatenate([[0], np.cumsum(of_group * (of_group + count))]),
-        np.concatenate([[0], np.cumsum(count)]),
-        np.concatenate(reach),
-        place.reshape(len(leaf), -1) - start[leaf][:, None],
-        number,
-        int(at - first[-1]),
-    )
+    base, begin = (np.concatenate([[0], np.cumsum(own)]) for own in (of_group * (of_group + count), count))
+    plan = Plan(q, J, first, width, line, base, begin, np.concatenate(reach))
+    place = place.reshape(len(leaf), -1) - start[leaf][:, None]
+    return Forest(tuple(chain), tuple(rest), plan, place, number, int(at - first[-1]))

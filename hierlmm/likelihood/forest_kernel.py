@@ -27,7 +27,24 @@ FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
 class Plan(NamedTuple):
-    """The order of elimination as compiled code reads it: see `forest.Forest`."""
+    """The order of elimination as compiled code reads it.
+
+    Attributes
+    ----------
+    q, J : (m,)
+        Random effects a group, and groups, of the factors of the chain.
+    first : (m + 1,)
+        Number of the first random effect of each, and of the rest.
+    width : (m,)
+        Random effects of a group and of all that it lies in.
+    line : (m + 1,)
+        Number of the first group of each factor of the chain, and of all groups, G.
+    base, begin : (G + 1,)
+        Where every group of the chain begins in ``E`` of `products_of_rows`, and in ``reach``.
+    reach : (n,)
+        Random effects that every group is coupled to: of the groups it lies in, then columns of the rest, of the finest
+        groups those that their rows touch and of the others all.
+    """
 
     q: IntArray
     J: IntArray

@@ -13,7 +13,6 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.likelihood.forest import Factor, Forest, plant
-from hierlmm.likelihood.forest_kernel import Plan
 from hierlmm.likelihood.forest_rows import products_of_rows
 
 
@@ -31,11 +30,6 @@ class Layout:
     forest: Forest
     sizes: tuple[int, ...]
     n_groups: tuple[int, ...]
-
-    @cached_property
-    def plan(self) -> Plan:
-        """What the compiled elimination asks of the forest."""
-        return Plan(*(getattr(self.forest, name) for name in Plan._fields))
 
     @property
     def order(self) -> list[int]:
@@ -76,7 +70,7 @@ class Layout:
     @property
     def rest_spans(self) -> list[tuple[int, int, int]]:
         """Those of the rest, counted from its first random effect."""
-        end = int(self.forest.first[-1])
+        end = self.forest.end
         return [(k, lo - end, hi - end) for k, lo, hi in self.spans[len(self.forest.chain) :]]
 
     @cached_property
@@ -140,7 +134,7 @@ class GroupedRows(Layout):
     def products(self, weight: FloatArray) -> tuple[FloatArray, ...]:
         """Z'WZ as `forest_rows.products_of_rows` lays it out."""
         f = self.forest
-        found: tuple[FloatArray, ...] = products_of_rows(self.z, f.number, f.place, weight, f.n_rest, self.plan)
+        found: tuple[FloatArray, ...] = products_of_rows(self.z, f.number, f.place, weight, f.n_rest, f.plan)
         return found
 
     @cached_property

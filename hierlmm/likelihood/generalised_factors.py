@@ -65,18 +65,18 @@ class Curvature:
     def __init__(self, rows: GroupedRows, Lambda: FloatArray, weight: FloatArray) -> None:
         self.rows, self.Lambda, self.chain = rows, Lambda, rows.of_chain(Lambda)
         E, rest = rows.products(weight)
-        self.log_det, H = eliminate(E, rest, self.chain, rows.plan)
+        self.log_det, H = eliminate(E, rest, self.chain, rows.forest.plan)
         self.parts = E, H
         self.root = Rest(rows, Lambda, rest)
         self.log_det += self.root.log_det
 
     def solve(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Solutions u = H⁻¹Λ'Z'v and Λu, (T,) each, of v (N,)."""
-        c, end = (self.rows.Zt @ v)[:, None], int(self.rows.forest.first[-1])
-        forward(*self.parts, c, self.chain, self.rows.plan)
+        c, end = (self.rows.Zt @ v)[:, None], self.rows.forest.end
+        forward(*self.parts, c, self.chain, self.rows.forest.plan)
         u, mean = np.zeros(c.shape), np.zeros(c.shape)
         whitened, mean[end:] = self.root.solve(c[end:])
-        backward(*self.parts, c, self.chain, mean, u, np.empty((0, 1)), self.rows.plan)
+        backward(*self.parts, c, self.chain, mean, u, np.empty((0, 1)), self.rows.forest.plan)
         u = self.rows.times(self.Lambda.T, u)
         u[end:] = whitened
         return u[:, 0], mean[:, 0]
@@ -84,9 +84,9 @@ class Curvature:
     def spread(self) -> tuple[FloatArray, tuple[FloatArray, ...], FloatArray]:
         """Σ_g Z_g'(W⁻¹ + ZBZ')⁻¹Z_g (q, q), conditional covariances by factor, and z'Πz of the rows (N,)."""
         rows, f, Pi = self.rows, self.rows.forest, self.root.Pi
-        of_chain, spreads, within = come_back(*self.parts, self.chain, Pi, rows.plan)
+        of_chain, spreads, within = come_back(*self.parts, self.chain, Pi, f.plan)
         EE, own = rows.collect(of_chain, spreads, self.root.moments(np.empty((f.n_rest, 0)))[2])
-        return EE, own, variances_of_rows(rows.z, f.number, f.place, within, Pi, rows.plan)
+        return EE, own, variances_of_rows(rows.z, f.number, f.place, within, Pi, f.plan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +141,7 @@ class FactorLaplace(GeneralisedCriterion):
 
     def __post_init__(self) -> None:
         f = self.grouped.forest
-        self._modes = np.zeros(int(f.first[-1]) + f.n_rest) if self.first is None else self.first
+        self._modes = np.zeros(f.end + f.n_rest) if self.first is None else self.first
 
     @property
     def is_small(self) -> bool:

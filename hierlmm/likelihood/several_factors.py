@@ -136,8 +136,8 @@ class FactorProducts(GroupedRows):
     def packed(self) -> FloatArray:
         """Rows, products and the order of elimination as one vector, which `forest_sums.factor_sums` reads."""
         f = self.forest
-        sizes = *self.z.shape, len(f.q), f.line[-1], len(f.reach), len(self.E), f.n_rest
-        integers = sizes, *self.plan, f.number, self.order, self.dense
+        sizes = *self.z.shape, len(f.plan.q), f.plan.line[-1], len(f.plan.reach), len(self.E), f.n_rest
+        integers = sizes, *f.plan, f.number, self.order, self.dense
         plan = (np.asarray(a, dtype=np.int64).ravel().view(np.float64) for a in integers)
         numbers = self.z, self.XY, self.E, self.rest, self.c
         return np.concatenate([*plan, *map(np.ravel, numbers)])
@@ -173,11 +173,11 @@ class FactorProducts(GroupedRows):
         if self.rest_is_small:
             return self._at_once(Lambda)
         E, rest, c = self.E.copy(), self.rest.copy(), self.c.copy()
-        plan, of_chain = self.plan, self.of_chain(Lambda)
+        plan, of_chain = self.forest.plan, self.of_chain(Lambda)
         log_det, H = eliminate(E, rest, of_chain, plan)
         forward(E, H, c, of_chain, plan)
         q, (T, P) = self.at[-1], c.shape
-        U, mean, u, end = np.zeros((q, q, P, P)), np.zeros((T, P)), np.zeros((T, P)), self.forest.first[-1]
+        U, mean, u, end = np.zeros((q, q, P, P)), np.zeros((T, P)), np.zeros((T, P)), self.forest.end
         root = Rest(self, Lambda, rest)
         log_det += root.log_det
         mean[end:], u[end:], of_rest = root.moments(c[end:])

@@ -15,14 +15,12 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.predictive import drawn_responses
-from hierlmm.errors import NotAvailableError
-from hierlmm.fits.base import INTERVALS
 from hierlmm.fits.posterior import flattened
-from hierlmm.fits.several import SEE
-from hierlmm.options import check_ci, choose
+from hierlmm.options import choose
 from hierlmm.predict.factor_draws import lines_of_draws
 from hierlmm.predict.factors import FactorRows, rows_to_predict, told
 from hierlmm.predict.generalised import refuse_measured_links, tell_scale, trials_of
+from hierlmm.predict.generalised_factors import check_scaled
 from hierlmm.predict.rows import pieces
 
 ARRAYS = 5
@@ -40,14 +38,8 @@ def predict_generalised_factor_draws(
     seed: int | None,
 ) -> pd.DataFrame:
     """See `hierlmm.fit.generalised_factor_draws.GeneralisedMultilevelPosterior.predict`."""
-    choose("scale", scale, ("response", "link"))
-    if interval is not None:
-        choose("interval", interval, INTERVALS)
-    check_ci(ci)
+    check_scaled(fit, interval, ci, scale, new_groups)
     refuse_measured_links(scale, interval)
-    if fit.family.name == "ordinal" and (scale == "response" or interval == "prediction"):
-        remedy = "use fit.probabilities(), or scale='link'"
-        raise NotAvailableError("predictions of an ordinal response", "a category has no mean", remedy, SEE)
     rows, (n, counted) = _rows(fit, newdata, level, new_groups), trials_of(fit, newdata, trials)
     psi, rng, tails = flattened(fit.psi_draws()), np.random.default_rng(seed), [0.5 - ci / 2.0, 0.5 + ci / 2.0]
     found = np.empty((4, len(n)))

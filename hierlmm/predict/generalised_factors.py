@@ -42,7 +42,11 @@ def predict_generalised_factors(
     new_groups: str,
 ) -> pd.DataFrame:
     """See `hierlmm.fit.generalised_multilevel.GeneralisedMultilevelFit.predict`."""
-    _check(fit, interval, ci, scale, new_groups)
+    check_scaled(fit, interval, ci, scale, new_groups)
+    if interval == "prediction":
+        received = "interval='prediction' of a generalised fit with several grouping factors"
+        reason = "draws of all its random effects together are not made yet"
+        raise NotAvailableError(received, reason, "use interval='confidence', for the mean of the response", SEE)
     rows = rows_to_predict(fit.design, newdata, level, new_groups)
     family, (n, counted) = fit.family, trials_of(fit, newdata, trials)
     eta, record = _lines(fit, rows, fit.optimum.lam), fit.record
@@ -64,17 +68,14 @@ def predict_generalised_factors(
     return tell_scale(told, fit, scale, counted)
 
 
-def _check(fit: Any, interval: str | None, ci: float, scale: str, new_groups: str) -> None:
+def check_scaled(fit: Any, interval: str | None, ci: float, scale: str, new_groups: str) -> None:
+    """Refuse what predictions of a generalised model with several grouping factors have not."""
     choose("new_groups", new_groups, ("refuse", "allow"))
     choose("scale", scale, ("response", "link"))
     if interval is not None:
         choose("interval", interval, INTERVALS)
     check_ci(ci)
-    if interval == "prediction":
-        received = "interval='prediction' of a generalised fit with several grouping factors"
-        reason = "draws of all its random effects together are not made yet"
-        raise NotAvailableError(received, reason, "use interval='confidence', for the mean of the response", SEE)
-    if fit.family.name == "ordinal" and scale == "response":
+    if fit.family.name == "ordinal" and (scale == "response" or interval == "prediction"):
         remedy = "use fit.probabilities(), or scale='link'"
         raise NotAvailableError("predictions of an ordinal response", "a category has no mean", remedy, SEE)
 

@@ -11,7 +11,7 @@ import hierlmm as hl
 from hierlmm.bayes import generalised_whitening, route
 from hierlmm.bayes.distributions import Exponential
 from hierlmm.bayes.explicit_factors import build_factor_model, determined_factors, factor_draws_of_model
-from hierlmm.bayes.generalised import Marginal, joint_posterior
+from hierlmm.bayes.generalised import FactorMarginal, joint_posterior
 from hierlmm.bayes.tree import effects_names
 from hierlmm.covariance.partial import partials_of_correlation
 from hierlmm.design.factors import own_part
@@ -122,7 +122,7 @@ def test_the_density_by_laplace_has_its_gradient(rows):
     model = model_of(rows, "nested, a slope")
     posterior = joint_posterior(model.design, model.priors)
     phi = posterior.settled(0.4 * np.ones((1, posterior.dimension)), effects=False)[0][0]
-    marginal, steps = Marginal(posterior.model), 1e-5 * np.eye(len(phi))
+    marginal, steps = FactorMarginal(posterior.model), 1e-5 * np.eye(len(phi))
     slopes = [(marginal.log_density(phi + e)[0] - marginal.log_density(phi - e)[0]) / 2e-5 for e in steps]
     close(marginal.log_density(phi)[1], slopes, atol=1e-6 * np.abs(slopes).max())
 
