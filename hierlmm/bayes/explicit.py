@@ -107,6 +107,11 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
     return model
 
 
+def product(A: Any, B: Any, q: int) -> Any:
+    """A (m, q) times B (q,) or (q, n), elementwise: q is small, and a call of BLAS takes long to compile."""
+    return (A * B).sum(axis=1) if B.ndim == 1 else sum(A[:, k, None] * B[k] for k in range(q))
+
+
 def fixed_effects(design: Design, priors: ResolvedPriors) -> Any:
     """Declare beta, or what it is of at average covariates; None without fixed effects."""
     import pymc as pm
@@ -120,7 +125,7 @@ def fixed_effects(design: Design, priors: ResolvedPriors) -> Any:
     if np.array_equal(T, np.eye(len(T))):
         return as_pymc_variable("beta", priors.beta, "coef", priors.coef, start=start)
     centred = as_pymc_variable("beta_centered", priors.beta, "coef", priors.coef, start=start)
-    return pm.Deterministic("beta", pm.math.dot(T, centred), dims="coef")
+    return pm.Deterministic("beta", product(T, centred, len(T)), dims="coef")
 
 
 def _level2_prediction(design: Design, beta: Any) -> list[Any]:
@@ -158,10 +163,10 @@ def random_covariance_variables(design: Design, priors: ResolvedPriors, *, fold:
         L = _correlation_factor(blocks, q, priors.corr_b)
     lower = sd[:, None] * L
     if np.any(priors.random_center):
-        half = pm.math.dot(priors.random_uncentering, lower)
+        half = product(priors.random_uncentering, lower, q)
         sd = pm.Deterministic("sd_b", pt.sqrt((half**2).sum(axis=1)), dims=dim_of_D(design))
         L = half / sd[:, None]
-    pm.Deterministic("corr_b", pm.math.dot(L, L.T)[corr_pairs(design)], dims="pair")
+    pm.Deterministic("corr_b", product(L, L.T, q)[corr_pairs(design)], dims="pair")
     return lower
 
 
@@ -285,7 +290,7 @@ def _vector(raw: Mapping[str, FloatArray], name: str, labels: Sequence[str]) -> 
 def _times(design: Design, factor: Any, z: Any) -> Any:
     """``F_g z_i`` of every subject with the factor of its group: F (q·G, q·G) or the SDs alone, z (J, q)."""
     if not design.group:
-        return z * factor if factor.ndim == 1 else z @ factor.T
+        return z * factor if factor.ndim == 1 else product(z, factor.T, design.n_own)
     own = _of_subjects(design, factor)
     return z * own if factor.ndim == 1 else (own * z[:, None, :]).sum(axis=2)
 

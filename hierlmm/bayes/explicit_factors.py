@@ -20,6 +20,7 @@ from hierlmm.bayes.distribution import as_pymc_variable
 from hierlmm.bayes.explicit import (
     beta_draws,
     fixed_effects,
+    product,
     pymc_module,
     random_covariance_draws,
     random_covariance_variables,
@@ -87,9 +88,9 @@ def build_factor_model(design: Design, priors: ResolvedPriors, centred: Sequence
                     b = pm.MvNormal(free, np.zeros(term.Z.shape[1]), chol=factor[own], dims=dims)
             else:
                 moved, z = True, pm.Normal(f"z{name[1:]}", 0.0, 1.0, dims=dims)
-                b = z * factor[own[0]] if factor.ndim == 1 else pm.math.dot(z, factor[own].T)
+                b = z * factor[own[0]] if factor.ndim == 1 else product(z, factor[own].T, term.Z.shape[1])
             if np.any(priors.random_center[own[0]]):
-                b = pm.math.dot(b, priors.random_uncentering[own].T)
+                b = product(b, priors.random_uncentering[own].T, term.Z.shape[1])
             b = pm.Deterministic(name, b, dims=dims) if moved else b
             mu = mu + (term.Z * b[term.group.index]).sum(axis=1)
         if not design.is_gaussian:

@@ -29,7 +29,7 @@ DERIVED = {
 }
 DERIVED |= {"rank_subjects", "implied_marginal", "heterogeneity"}
 """Methods that fit again, draw or put words to what other methods answer."""
-COSTLY = DERIVED | {"bootstrap", "extend", "posterior_predictive", "prior_predictive"}
+COSTLY = DERIVED | {"bootstrap", "effects", "extend", "posterior_predictive", "prior_predictive", "slopes"}
 """These, and those that fit, sample or compile with arguments of their own."""
 INNER = {"criterion_function", "design", "lacks", "solution"}
 
