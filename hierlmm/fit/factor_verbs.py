@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hierlmm.fits.base import Fit
+from hierlmm.fits.several_numbers import FactorNumbers
 from hierlmm.likelihood.wald import Asked
 from hierlmm.options import checked
 
 if TYPE_CHECKING:
+    from hierlmm.implied.sharing import SharedGroups
     from hierlmm.interpret.heterogeneity import Heterogeneity
     from hierlmm.interpret.ranking import Ranking
 
 
 @checked
-class FactorVerbs(Fit):
+class FactorVerbs(FactorNumbers):
     """What is asked about subjects elsewhere, about the groups of a factor."""
 
     def heterogeneity(
@@ -112,3 +113,44 @@ class FactorVerbs(Fit):
 
         options: Any = {"top": top, "largest_first": largest_first, "ci": ci, "draws": draws, "seed": seed}
         return rank_subjects(self, term, factor=factor, **options)
+
+    def implied_marginal(
+        self,
+        at: Mapping[str, Any] | None = None,
+        *,
+        rows: Any = None,
+        ci: float = 0.95,
+        draws: int = 1000,
+        seed: int | None = 0,
+    ) -> SharedGroups:
+        """Covariance and correlation of two rows by the groups that they share: who shares what.
+
+        Parameters
+        ----------
+        at : mapping, optional
+            Where slopes are random: their columns -> the value in both rows, or ``[first, second]``. By default the
+            mean of a number and the first level of a factor.
+        rows : label or sequence of labels, optional
+            Rows by the index of the data for the picture and for ``.V``; by default up to 30 of the first groups.
+        ci : float
+            Probability of the intervals of the correlations.
+        draws : int
+            Draws of the covariance parameters behind the intervals; 0 leaves them out. Of a posterior it is all draws
+            or, with 0, no intervals.
+        seed : int, optional
+            Of the draws.
+
+        Returns
+        -------
+        SharedGroups
+            ``.pairs``, ``.variance``; ``.V`` and ``.correlation`` of chosen rows; ``.plot_heatmap()``. Of a posterior
+            these are means of the draws.
+
+        Raises
+        ------
+        SpecificationError, DataError
+            If ``at`` names no column of a random slope, or there is no such row.
+        """
+        from hierlmm.implied.sharing import shared_groups
+
+        return shared_groups(self, at, rows, ci, draws, seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -16,7 +15,6 @@ from hierlmm.options import checked
 
 if TYPE_CHECKING:
     from hierlmm.checks.influence import Influence
-    from hierlmm.implied.sharing import SharedGroups
 
 FACTOR = """factor : str
     The grouping factor whose random effects are drawn."""
@@ -103,42 +101,3 @@ class MultilevelFit(FactorVerbs, MultilevelNumbers, LikelihoodFit):  # type: ign
         from hierlmm.checks.influence import influence
 
         return influence(self, factor=factor)
-
-    def implied_marginal(  # type: ignore[override]
-        self,
-        at: Mapping[str, Any] | None = None,
-        *,
-        rows: Any = None,
-        ci: float = 0.95,
-        draws: int = 1000,
-        seed: int | None = 0,
-    ) -> SharedGroups:
-        """Covariance and correlation of two rows by the groups that they share: who shares what.
-
-        Parameters
-        ----------
-        at : mapping, optional
-            Where slopes are random: their columns -> the value in both rows, or ``[first, second]``. By default the
-            mean of a number and the first level of a factor.
-        rows : label or sequence of labels, optional
-            Rows by the index of the data for the picture and for ``.V``; by default up to 30 of the first groups.
-        ci : float
-            Probability of the intervals of the correlations.
-        draws : int
-            Draws of the covariance parameters behind the intervals; 0 leaves them out.
-        seed : int, optional
-            Of the draws.
-
-        Returns
-        -------
-        SharedGroups
-            ``.pairs``, ``.variance``; ``.V`` and ``.correlation`` of chosen rows; ``.plot_heatmap()``.
-
-        Raises
-        ------
-        SpecificationError, DataError
-            If ``at`` names no column of a random slope, or there is no such row.
-        """
-        from hierlmm.implied.sharing import shared_groups
-
-        return shared_groups(self, at, rows, ci, draws, seed)

@@ -39,7 +39,7 @@ ANSWERED = frozenset(
     }
 )
 """Functions and methods of the package that know fits with several grouping factors; all others refuse them."""
-ANSWERED_BY_DRAWS = frozenset({"check", "compare", "plot_forest", "plot_posterior"})
+ANSWERED_BY_DRAWS = frozenset({"check", "compare", "plot_forest", "plot_posterior", "shared_groups"})
 """The same of their posteriors."""
 
 
@@ -167,7 +167,7 @@ SEVERAL_POSTERIOR = both(
     POSTERIOR,
     table(
         (
-            "subject_coef compare_subjects compare_groups interpret plot_shrinkage",
+            "subject_coef compare_subjects compare_groups plot_shrinkage",
             OF_EFFECTS,
         ),
         (
@@ -176,7 +176,7 @@ SEVERAL_POSTERIOR = both(
             OF_ROWS,
         ),
         ("effects plot_effects", OF_CURVES),
-        ("implied_marginal plot_conditional_vs_marginal", OF_COVARIANCE),
+        ("plot_conditional_vs_marginal", OF_COVARIANCE),
         ("influence", OF_UNITS),
         ("psense plot_psense plot_prior_posterior", NO_SCALING),
         (f"{REPLICATIONS} parameter_draws plot_loo_pit plot_khat", NO_REPLICATED),
@@ -188,7 +188,7 @@ SEVERAL_POSTERIOR = both(
 GENERALISED_SEVERAL_POSTERIOR = both(
     both(GENERALISED_POSTERIOR, SEVERAL_POSTERIOR),
     table(
-        ("implied_marginal marginal_covariance", NO_NORMAL),
+        ("implied_marginal interpret marginal_covariance", NO_NORMAL),
         ("check", OF_UNITS),
         ("heterogeneity rank_subjects", OF_EFFECTS),
         ("icc intraclass_correlation r_squared", NO_RESIDUAL_SHARES),

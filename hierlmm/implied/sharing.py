@@ -25,8 +25,8 @@ from hierlmm.design.questions import is_label, levels_of
 from hierlmm.drawing import implied
 from hierlmm.drawing.figure import as_verb
 from hierlmm.errors import SpecificationError, closest
-from hierlmm.fits.multilevel import MultilevelNumbers
 from hierlmm.fits.several import SEE
+from hierlmm.fits.several_numbers import FactorNumbers
 from hierlmm.frames import shorten
 from hierlmm.implied.covariance import large_sample_parameters
 from hierlmm.implied.grid import check_request
@@ -119,34 +119,33 @@ def _both(values: Any) -> str:
 
 @checked
 def shared_groups(
-    fit: MultilevelNumbers,
+    fit: FactorNumbers,
     at: Mapping[str, Any] | None,
     rows: Any,
     ci: float,
     draws: int,
     seed: int | None,
 ) -> SharedGroups:
-    """See `MultilevelFit.implied_marginal`."""
+    """See `FactorVerbs.implied_marginal`."""
     check_request(fit, at, draws)
     design = fit.design
     names = list(finest_first(design))
     values, X1 = _two_rows(design, at)
     kinds, counts = sharing(design, names)
-    covariance, correlation, parts = _moments(design, names, X1, kinds, fit.solution.D[None], np.array([fit.sigma]))
+    D, sigma, note = _parameters(fit, draws, ci, seed)
+    drawn = _moments(design, names, X1, kinds, D, sigma)
+    here = drawn if fit.has_draws else _moments(design, names, X1, kinds, fit._D_values[None], np.array([fit.sigma]))
+    covariance, correlation, parts = (part.mean(axis=0) for part in here)
     low = high = np.full(len(kinds), np.nan)
-    note = "No intervals (draws=0)."
     if draws:
-        (D, sigma, _), note = large_sample_parameters(fit, draws, ci, seed)
-        note = note.replace("Bands:", "Intervals:").replace("the bands are", "the intervals are")
-        tails = [0.5 * (1.0 - ci), 0.5 * (1.0 + ci)]
-        low, high = np.quantile(_moments(design, names, X1, kinds, D, sigma)[1], tails, axis=0)
+        low, high = np.quantile(drawn[1], [0.5 * (1.0 - ci), 0.5 * (1.0 + ci)], axis=0)
     same = {name: np.where(kinds[:, k], SAME, OTHER) for k, name in enumerate(names)}
-    numbers = {"covariance": covariance[0], "correlation": correlation[0], "lower": low, "upper": high}
+    numbers = {"covariance": covariance, "correlation": correlation, "lower": low, "upper": high}
     at_rows = chosen_rows(fit, names, rows)
     V = fit._covariance_of(at_rows)
     sd = np.sqrt(np.diag(V))
     V.index = V.columns = _labels(design, names, at_rows) if rows is None else V.index
-    variance = pd.DataFrame(parts[0], columns=[*names, "residual"])
+    variance = pd.DataFrame(parts, columns=[*names, "residual"])
     return SharedGroups(
         pairs=pd.DataFrame({**same, "pairs": counts, **numbers}),
         variance=variance.assign(total=variance.sum(axis=1)).drop_duplicates(),
@@ -160,6 +159,20 @@ def shared_groups(
         label=f"random effects of {', '.join(names)}",
         time="row" if rows is not None else ", ".join(_told(design, names)),
     )
+
+
+def _parameters(fit: FactorNumbers, draws: int, ci: float, seed: int | None) -> tuple[FloatArray, FloatArray, str]:
+    """D (S, T, T) and σ (S,) behind the intervals, and what these are; without intervals D and σ themselves."""
+    note = "No intervals (draws=0)."
+    if fit.has_draws:
+        D, sigma = fit.draws("D"), fit.draws("sigma").ravel()
+        if draws:
+            note = f"Posterior means; intervals: {100 * ci:g} %, equal-tailed quantiles of {len(sigma):,} draws."
+        return D.reshape(-1, *D.shape[2:]), sigma, note
+    if not draws:
+        return fit._D_values[None], np.array([fit.sigma]), note
+    (D, sigma, _), note = large_sample_parameters(fit, draws, ci, seed)
+    return D, sigma, note.replace("Bands:", "Intervals:").replace("the bands are", "the intervals are")
 
 
 def sharing(design: Design, names: list[str]) -> tuple[np.ndarray, IntArray]:
@@ -218,7 +231,7 @@ def _moments(
     return covariance, covariance / np.sqrt(np.prod(parts.sum(axis=2), axis=1))[:, None], parts
 
 
-def chosen_rows(fit: MultilevelNumbers, names: list[str], rows: Any) -> IntArray:
+def chosen_rows(fit: FactorNumbers, names: list[str], rows: Any) -> IntArray:
     """Positions of named rows, or of some of the first groups of every factor in the order of the groups."""
     if rows is not None:
         return fit._positions(rows)

@@ -65,7 +65,31 @@ def is_loo(fit: Any) -> None:
     refused(lambda: fit.loo("chain"))
 
 
+def is_sharing(fit: Any) -> None:
+    """Two rows of one school, at x = 0.5 and -1, that share nothing else: by hand from every draw."""
+    pairs = fit.implied_marginal({"x": [0.5, -1.0]}, ci=0.9).pairs.set_index(FACTORS)
+    first, second = np.array([1.0, 0.5]), np.array([1.0, -1.0])
+    D, noise = covariance(fit), flat(fit, "sigma") ** 2 + (flat(fit, "sd_b")[:, 2:] ** 2).sum(axis=1)
+    both = first @ D[:, :2, :2] @ second
+    total = [np.einsum("i,sij,j->s", z, D[:, :2, :2], z) + noise for z in (first, second)]
+    row, r = pairs.loc[("same", "other", "other")], both / np.sqrt(total[0] * total[1])
+    close([row["covariance"], row["correlation"]], [both.mean(), r.mean()])
+    close([row["lower"], row["upper"]], np.quantile(r, [0.05, 0.95]))
+    assert fit.implied_marginal(draws=0).pairs["lower"].isna().all()
+
+
+def is_told(fit: Any) -> None:
+    text = " ".join(fit.interpret().text.split())
+    low, high = np.quantile(flat(fit, "sd_b")[:, 3], [0.025, 0.975])
+    said = f"with an SD of {fit.sd_b['rater'].iloc[0]:.4g} (95 % credible interval "
+    assert "fitted by NUTS" in text and said in text
+    found = text.split(said)[1].split(")")[0].split(" to ")
+    close([float(end) for end in found], [low, high], rtol=0.01)
+
+
 CHECKS: dict[str, Callable[[Any], None]] = by_draws.CHECKS | {
+    "implied_marginal": is_sharing,
+    "interpret": is_told,
     "loglik": is_loglik,
     "predict": is_prediction,
     "loo": is_loo,
