@@ -39,7 +39,9 @@ ANSWERED = frozenset(
     }
 )
 """Functions and methods of the package that know fits with several grouping factors; all others refuse them."""
-ANSWERED_BY_DRAWS = frozenset({"check", "compare", "plot_forest", "plot_posterior", "shared_groups"})
+ANSWERED_BY_DRAWS = frozenset(
+    {"check", "compare", "effect_curves", "plot_effects", "plot_forest", "plot_posterior", "shared_groups"}
+)
 """The same of their posteriors."""
 
 
@@ -159,10 +161,6 @@ NO_REPLICATED = _lack(
 NO_EVIDENCE = _lack(
     "the integral over the covariance parameters is made for one kind of subject so far", "compare fits by fit.loo()"
 )
-OF_CURVES = _lack(
-    "its curves are made for fits by REML and ML so far",
-    "use fit.marginal_means('x', by=..., at={'x': [...]}), which has the same means at chosen values, or fit.slopes",
-)
 SEVERAL_POSTERIOR = both(
     POSTERIOR,
     table(
@@ -175,7 +173,6 @@ SEVERAL_POSTERIOR = both(
             "plot_qq",
             OF_ROWS,
         ),
-        ("effects plot_effects", OF_CURVES),
         ("plot_conditional_vs_marginal", OF_COVARIANCE),
         ("influence", OF_UNITS),
         ("psense plot_psense plot_prior_posterior", NO_SCALING),

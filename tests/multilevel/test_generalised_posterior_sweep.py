@@ -71,7 +71,17 @@ def means_of_kind(fit: Any) -> np.ndarray:
     return beta[:, [0]] + beta[:, [2]] * [0.0, 1.0] + np.log(fit.design.frame["hours"].mean())
 
 
+def are_curves(fit: Any) -> None:
+    """At kind = q, all random effects zero, and mean hours."""
+    own = flat(fit, "beta") @ np.array([[1.0, 1.0], [-1.0, 2.0], [1.0, 1.0]])
+    own += np.log(fit.design.frame["hours"].mean())
+    table = fit.effects("x", at={"x": [-1.0, 2.0], "kind": "q"}, scale="link").table
+    close(table[["estimate", "lower"]].T, [own.mean(axis=0), np.quantile(own, 0.025, axis=0)])
+
+
 CHECKS: dict[str, Callable[[Any], None]] = by_draws.CHECKS | {
+    "effects": are_curves,
+    "plot_effects": lambda fit: close(fit.plot_effects("x", by="kind", data="points", backend="none") is None, False),
     "loglik": is_loglik,
     "predict": is_prediction,
     "loo": is_loo,

@@ -78,6 +78,12 @@ def is_sharing(fit: Any) -> None:
     assert fit.implied_marginal(draws=0).pairs["lower"].isna().all()
 
 
+def are_curves(fit: Any) -> None:
+    own = flat(fit, "beta") @ np.array([[1.0, 1.0], [-1.0, 2.0], [1.0, 1.0], [-1.0, 2.0]])
+    table = fit.effects("x", at={"x": [-1.0, 2.0], "kind": "q"}).table
+    close(table[["estimate", "lower"]].T, [own.mean(axis=0), np.quantile(own, 0.025, axis=0)])
+
+
 def is_told(fit: Any) -> None:
     text = " ".join(fit.interpret().text.split())
     low, high = np.quantile(flat(fit, "sd_b")[:, 3], [0.025, 0.975])
@@ -90,6 +96,8 @@ def is_told(fit: Any) -> None:
 CHECKS: dict[str, Callable[[Any], None]] = by_draws.CHECKS | {
     "implied_marginal": is_sharing,
     "interpret": is_told,
+    "effects": are_curves,
+    "plot_effects": lambda fit: close(fit.plot_effects("x", by="kind", data="partial", backend="none") is None, False),
     "loglik": is_loglik,
     "predict": is_prediction,
     "loo": is_loo,
