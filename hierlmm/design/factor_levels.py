@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
+import pandas as pd
+
+from hierlmm.design.factors import in_natural_order, lies_in, starts_anew
 from hierlmm.design.formula import MULTILEVEL, parse_formula, parse_rhs, quoted, variables_of
-from hierlmm.errors import FormulaError, SpecificationError
+from hierlmm.design.rows import group_by
+from hierlmm.errors import FormulaError, SpecificationError, warn
 from hierlmm.frames import column_names, quote, require_columns, shorten, to_pandas
 
 specification_error = partial(SpecificationError, see=MULTILEVEL)
@@ -27,7 +32,13 @@ def formula_of_levels(response: str, levels: Mapping[str, str], data: Any) -> st
     Raises
     ------
     FormulaError, SpecificationError, DataError
-        If a right-hand side has no constant, or what varies within the groups of its level.
+        If a right-hand side has no constant, or what varies within the groups of its level, or a coarser level stands
+        before a finer one.
+
+    Warns
+    -----
+    FitWarning
+        If labels look like those of levels with the coarsest first.
     """
     if parse_formula(response, several=True).random:
         remedy = "name its factor in levels; slopes and crossed factors take hl.MultilevelModel.from_formula"
@@ -37,6 +48,7 @@ def formula_of_levels(response: str, levels: Mapping[str, str], data: Any) -> st
         raise specification_error("levels={}", "there is nothing that varies between groups", remedy)
     require_columns(list(levels), column_names(data), "level")
     parts, names = [response], list(levels)
+    _check_order(to_pandas(data, names).dropna(), names)
     for k, (name, rhs) in enumerate(levels.items()):
         if not isinstance(rhs, str):
             reason = "a level is explained by a right-hand side, which is text"
@@ -65,3 +77,28 @@ def _refuse_finer(data: Any, variables: list[str], columns: list[str], level: st
             )
             remedy = "put it into the response equation, or at the level within whose groups it is constant"
             raise specification_error(f"{variable!r} at the level of {level!r}", reason, remedy)
+
+
+def _check_order(frame: pd.DataFrame, names: list[str]) -> None:
+    """Refuse a coarser level before a finer one, and say where labels look so: those of the second start anew.
+
+    Labels that all occur together are those of either order; then the level with more labels is taken for the coarser.
+    """
+    for k, (first, second) in enumerate(pairwise(names)):
+        one, other = group_by(frame[first]), group_by(frame[second])
+        swapped = list(names)
+        swapped[k : k + 2] = second, first
+        order = f"name levels the finest first: {{{', '.join(f'{quote(name)}: ...' for name in swapped)}}}"
+        if lies_in(other, one) and not lies_in(one, other):
+            reason = f"each {second} lies in one {first}, so that {first} is the coarser level of the two"
+            raise specification_error(f"{first!r} before {second!r} in levels", reason, order)
+        if starts_anew(other, one) is None or lies_in(one, other):
+            continue
+        above = len(frame[names[k + 1 :]].drop_duplicates())
+        if len(one.labels) > above or starts_anew(one, other) is None:
+            labels = shorten(map(str, in_natural_order(other.labels)), 4)
+            warn(
+                f"The labels of {second} ({labels}) start anew in every {first}, as if each {second} lay in a {first}; "
+                f"as stated, each {first} lies in a {second}. If {first} is the coarser level, {order}; "
+                "labels that no two groups share leave no doubt."
+            )

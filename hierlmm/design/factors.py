@@ -419,13 +419,9 @@ def reused_labels(design: Design) -> list[str]:
     for inner, outer in permutations(plain, 2):
         if lies_in(inner, outer) or lies_in(outer, inner):
             continue
-        place = _in_natural_order(inner.labels)[inner.index]
-        present = np.zeros((len(outer.labels), len(inner.labels)), dtype=bool)
-        present[outer.index, place] = True
-        n = present.sum(axis=1)
-        if np.ptp(n) > 0 and np.all(present == (np.arange(len(inner.labels)) < n[:, None])):
+        if (n := starts_anew(inner, outer)) is not None and np.ptp(n) > 0:
             one, other = inner.labels.name, outer.labels.name
-            labels = shorten(map(str, inner.labels[np.argsort(_in_natural_order(inner.labels))]), 4)
+            labels = shorten(map(str, in_natural_order(inner.labels)), 4)
             found.append(
                 f"Every {other} has the first {n.min()} to {n.max()} of the labels of {one} ({labels}), as if they "
                 f"started anew in each. They are taken as crossed, as the formula says; write (1 | {other} / {one}) if "
@@ -434,10 +430,16 @@ def reused_labels(design: Design) -> list[str]:
     return found
 
 
-def _in_natural_order(labels: pd.Index) -> IntArray:
-    """Rank of every label, numbers in text as numbers."""
+def starts_anew(inner: Grouping, outer: Grouping) -> IntArray | None:
+    """How many labels of a factor each group of another has, where they are the first so many of all; else None."""
+    order = in_natural_order(inner.labels)
+    present = np.zeros((len(outer.labels), len(inner.labels)), dtype=bool)
+    present[outer.index, order.get_indexer(inner.labels)[inner.index]] = True
+    n = present.sum(axis=1)
+    return n if np.all(present == (np.arange(len(order)) < n[:, None])) else None
+
+
+def in_natural_order(labels: pd.Index) -> pd.Index:
+    """Labels in their order, numbers in text as numbers."""
     numbers = pd.to_numeric(pd.Series(labels.astype(str)), errors="coerce")
-    order = np.argsort(numbers.to_numpy() if numbers.notna().all() else np.arange(len(labels)), kind="stable")
-    rank = np.empty(len(labels), dtype=np.intp)
-    rank[order] = np.arange(len(labels))
-    return rank
+    return labels[np.argsort(numbers.to_numpy(), kind="stable")] if numbers.notna().all() else labels

@@ -116,6 +116,23 @@ def test_levels_and_a_formula_say_the_same_model(pastes, nested):
     assert build(model.formula, rows).hierarchy == model.hierarchy
 
 
+def test_levels_with_the_coarsest_first_are_noticed(pastes):
+    """By labels that start anew in every batch, all of them or the first few; labels used once leave no doubt."""
+    wrong, right = {"batch": "1", "cask": "1"}, {"cask": "1", "batch": "1"}
+    few = pastes[(pastes["cask"] != "c") | (pastes["batch"] != "B")]
+    noticed = r"cask \(a, b, c\) start anew in every batch.*{'cask': ..., 'batch': ...}"
+    for rows in (pastes, few, few[few["batch"].isin(list("ABC"))]):  # of three batches, B has no cask c
+        with pytest.warns(hl.FitWarning, match=noticed):
+            hl.MultilevelModel("strength ~ 1", wrong, data=rows)
+        assert hl.MultilevelModel("strength ~ 1", right, data=rows)
+    own = pastes.assign(cask=pastes["batch"].astype(str) + pastes["cask"].astype(str))
+    with pytest.raises(SpecificationError, match=r"each cask lies in one batch(.|\n)*finest first: {'cask'"):
+        hl.MultilevelModel("strength ~ 1", wrong, data=own)
+    assert hl.MultilevelModel("strength ~ 1", right, data=own)
+    twice = pastes.loc[pastes.index.repeat(2)].assign(half=np.arange(120) // 2 % 2, strength=np.arange(120) % 7)
+    assert hl.MultilevelModel("strength ~ 1", {"half": "1", **right}, data=twice)
+
+
 @pytest.mark.parametrize(
     ("response", "levels", "kind", "match"),
     [
