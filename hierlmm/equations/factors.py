@@ -38,7 +38,7 @@ def _rows(design: Design) -> str:
     parts = [f"Formula: {design.hierarchy.formula}", "\n".join(["Grouping factors", *table, *told])]
     if not design.is_gaussian:
         parts.insert(1, f"Family: {design.family}" + (f"; {design.rows.note}" if design.rows.note else ""))
-    following = next_step(design) if design.is_gaussian else "Fit with .fit_ml()."
+    following = next_step(design) if design.is_gaussian else "Fit with .fit() (NUTS) or .fit_ml()."
     return "\n\n".join([*parts, "\n".join(["Data", *facts]), following])
 
 

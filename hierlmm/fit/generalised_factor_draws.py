@@ -77,8 +77,9 @@ class GeneralisedMultilevelPosterior(  # type: ignore[misc]
         seed : int, optional
             Of what is simulated: effects of new groups, responses.
         new_groups : {"refuse", "allow"}
-            What to do with groups that were not in the data: refuse them, or take them as drawn at random. Their random
-            effects are then 0 in the estimate, and drawn from N(0, D) in an interval.
+            What to do with groups that were not in the data: refuse them, or take them as drawn at random from N(0, D),
+            draw by draw. The estimate is then the mean over such groups, given the random effects of known ones (on
+            the scale of the link the linear predictor's, at b = 0).
 
         Returns
         -------

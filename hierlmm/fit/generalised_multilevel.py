@@ -62,8 +62,9 @@ class GeneralisedMultilevelFit(CategoriesByFactor, GeneralisedMultilevelNumbers,
             Trials of the new rows of a binomial response; by default the column of the model's trials where the new
             data have it, as for the fitted rows, else 1.
         new_groups : {"refuse", "allow"}
-            What to do with groups that were not in the data: refuse them, or take them as drawn at random. Their random
-            effects are then 0 in the estimate, and intervals hold their variance.
+            What to do with groups that were not in the data: refuse them, or take them as drawn at random. The
+            estimate is then the mean over their random effects, given those of known groups (on the scale of the link
+            the linear predictor's, at b = 0); intervals hold their variance, and ``se`` is the standard deviation.
 
         Returns
         -------

@@ -91,7 +91,7 @@ class CategoriesByFactor(GeneralisedVerbs):
         newdata : table, optional
             Rows to predict; the fitted rows by default.
         level, new_groups
-            As for `predict`.
+            As for `predict`; of new groups the mean over their random effects.
 
         Returns
         -------

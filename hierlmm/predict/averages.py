@@ -69,7 +69,7 @@ def _refuse_zero(eta: FloatArray, variance: FloatArray) -> None:
     if share > NONE:
         received = f"the mean over subjects with the inverse link, {100 * share:.2g} % of whom would be below zero"
         reason = "the mean of 1/η over normally distributed η that may be zero does not exist"
-        remedy = "use link='log', or level='population' and level='new_subject'"
+        remedy = "use link='log', or means at b = 0: level='population'"
         raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")
 
 

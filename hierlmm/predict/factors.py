@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.factors import factors_at, new_rows, own_part
 from hierlmm.errors import DataError, NotAvailableError
@@ -32,6 +32,7 @@ from hierlmm.frames import quote, shorten
 from hierlmm.likelihood.large_sample import differences
 from hierlmm.likelihood.solution import Solution
 from hierlmm.options import check_ci, choose
+from hierlmm.predict.generalised import random_variance
 from hierlmm.predict.lines import interval_table, quantile_note, with_theta
 from hierlmm.predict.rows import differing, pieces
 from hierlmm.results import NotedTable
@@ -58,7 +59,12 @@ class FactorRows:
     index: pd.Index
     groups: dict[int, IntArray]
 
-    def take(self, part: slice) -> FactorRows:
+    @property
+    def new(self) -> BoolArray:
+        """Rows with a group that was not in the data, (n,)."""
+        return np.any([np.zeros(len(self.X), dtype=bool), *(at < 0 for at in self.groups.values())], axis=0)
+
+    def take(self, part: slice | BoolArray) -> FactorRows:
         """Some of the rows."""
         groups = {k: at[part] for k, at in self.groups.items()}
         return FactorRows(self.X[part], self.X1[part], self.offset[part], self.index[part], groups)
@@ -166,6 +172,15 @@ def _moments(fit: MultilevelNumbers, rows: FactorRows, *, prediction: bool) -> t
     return found, shifts if rows.groups else shifts[:, :0]
 
 
+def new_groups_variance(design: Design, D: FloatArray, rows: FactorRows) -> FloatArray:
+    """Variances z'Dz of the groups of rows that were not in the data, (n,)."""
+    variance = np.zeros(len(rows.X))
+    for k, at in rows.groups.items():
+        own = random_variance(rows.X1[:, design.random[k].columns.columns], D[own_part(design, k)])
+        variance += np.where(at < 0, own, 0.0)
+    return variance
+
+
 def n_effects(design: Design) -> int:
     """Random effects of all groups of all factors."""
     return sum(len(own.columns.names) * len(own.group.labels) for own in design.random)
@@ -239,15 +254,7 @@ class Equations:
             line[part] += own @ u
             error = solve_triangular(L[0], own.T, lower=True)
             variance[part] = state.sigma**2 * np.einsum("ij,ij->j", error, error)
-        return line, variance + self.of_new_groups(state, rows)
-
-    def of_new_groups(self, state: Any, rows: FactorRows) -> FloatArray:
-        """Z'Dz of the groups of rows that were not in the data, (n,)."""
-        variance = np.zeros(len(rows.X))
-        for k, at in rows.groups.items():
-            Z, D = rows.X1[:, self.design.random[k].columns.columns], state.D[own_part(self.design, k)]
-            variance += np.where(at < 0, np.einsum("ij,jk,ik->i", Z, D, Z), 0.0)
-        return variance
+        return line, variance + new_groups_variance(self.design, state.D, rows)
 
     def columns(self, rows: FactorRows) -> FloatArray:
         """[Q Z] of rows to predict, dense."""

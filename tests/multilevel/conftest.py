@@ -68,5 +68,10 @@ def count_model(pupils: pd.DataFrame) -> hl.MultilevelModel:
 
 
 @pytest.fixture(scope="package")
+def count_posterior(count_model: hl.MultilevelModel) -> hl.GeneralisedMultilevelPosterior:
+    return count_model.fit(seed=1, progressbar=False)
+
+
+@pytest.fixture(scope="package")
 def nested(pastes: pd.DataFrame) -> hl.MultilevelFit:
     return hl.MultilevelModel.from_formula("strength ~ 1 + (1 | batch / cask)", pastes).fit_reml()

@@ -20,8 +20,8 @@ from hierlmm.likelihood.generalised_factors import laplace_log_likelihood
 
 
 @pytest.fixture(scope="module")
-def fit(count_model: hl.MultilevelModel) -> hl.GeneralisedMultilevelPosterior:
-    return count_model.fit(seed=1, progressbar=False)
+def fit(count_posterior: hl.GeneralisedMultilevelPosterior) -> hl.GeneralisedMultilevelPosterior:
+    return count_posterior
 
 
 def some(fit: Any, *factors: str) -> np.ndarray:
