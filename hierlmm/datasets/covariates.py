@@ -6,6 +6,7 @@ level-1 part says on which of the subject's own coefficients it acts, its level-
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,12 @@ def draw_covariates(
                 block *= len(labels)
             columns[name] = Column(np.asarray(labels, dtype=float)[codes]) if numeric else Column(codes, labels)
     return columns
+
+
+def n_combinations(spec: Mapping[str, Covariate], argument: str) -> int:
+    """Number of units after which the lists that go to them in turn begin again."""
+    lists = {name: how for name, how in spec.items() if not (callable(how) or _is_distribution(how))}
+    return math.prod(len(_levels(how, f"{argument}[{name!r}]")[0]) for name, how in lists.items())
 
 
 def _is_distribution(how: Any) -> bool:

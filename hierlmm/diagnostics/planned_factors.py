@@ -10,22 +10,22 @@ that is nested or crossed the formula says: ``(1 | school / class)`` makes a gro
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray, Rng
-from hierlmm.datasets.covariates import draw_covariates
+from hierlmm.arrays import FloatArray, IntArray, Rng
+from hierlmm.datasets.covariates import draw_covariates, n_combinations
 from hierlmm.datasets.simulate import stated_coefficients, stated_effects
 from hierlmm.design.design import Design
 from hierlmm.design.factors import design_from_factors
 from hierlmm.design.formula import MULTILEVEL as SEE
 from hierlmm.design.formula import ParsedFormula, parse_formula, unquoted
 from hierlmm.diagnostics.replicate import drawn_of_factors, eigen_root, refuse_unknown, whole
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import SpecificationError, warn
 from hierlmm.frames import quote, shorten
 from hierlmm.options import checked
 from hierlmm.text import align
@@ -123,7 +123,9 @@ def simulate_multilevel(
     covariates : mapping, optional
         What they vary by -> covariates, described as in `simulate`: ``{"school": {"arm": ["control", "treated"]},
         "school:class": {"size": ("normal", 25, 4)}, "row": {"x": ("uniform", 0, 1)}}``. Lists go to groups, or to rows,
-        in turn.
+        in turn. Where a group holds whole turns the next group starts one later, so that ``{"row": {"cond": ["a",
+        "b"]}}`` varies within crossed subjects and within items. What is constant within a factor all the same is a
+        warning.
     seed : int, optional
         The same seed gives the same data.
     return_truth : bool
@@ -246,6 +248,35 @@ def _frame(
         elif name != ROW:
             received, what = f"covariates={{{name!r}: ...}}", f"{', '.join(bars)} or {ROW}"
             raise SpecificationError(received, "there is no such factor", f"say what they vary by: {what}", SEE)
-        drawn = draw_covariates(own, described, np.arange(at.max() + 1), f"covariates[{name!r}]")
+        argument, by = f"covariates[{name!r}]", bars.get(name, columns)
+        shape = [len(n) for c, n in zip(columns, counts, strict=True) if c in by] + [rows] * (name not in bars)
+        turns = _turns(shape, n_combinations(described, argument))
+        drawn = draw_covariates(own, described, turns, argument)
         frame = frame.assign(**{covariate: column.rows(at) for covariate, column in drawn.items()})
+        for factor in bars:
+            if name not in bars or set(bars[factor]) < set(by):
+                _note_constant(frame, list(drawn), factor, list(bars[factor]), name)
     return frame
+
+
+def _turns(shape: Sequence[int], n: int) -> IntArray:
+    """Whose turn it is for each combination of values, n turns being a round: one after the other.
+
+    Where the rows of a value are whole rounds, the next value starts one later: it would meet the same turns again.
+    """
+    strides = np.cumprod([1, *shape[:0:-1]])[::-1]
+    steps = np.where(strides % n == 0, 1, strides)
+    return np.asarray(np.tensordot(steps, np.indices(shape), 1).ravel(), dtype=np.intp)
+
+
+def _note_constant(frame: pd.DataFrame, covariates: list[str], factor: str, by: list[str], name: str) -> None:
+    """Say which covariates do not vary within any group of a factor, which was not what was asked for."""
+    groups = frame.groupby(by, sort=False)
+    for covariate in covariates:
+        varies = np.ptp(pd.factorize(frame[covariate])[0]) > 0
+        if groups.ngroups < len(frame) and varies and groups[covariate].nunique().max() == 1:
+            warn(
+                f"{covariate} is constant within {factor}, so that it is judged by the differences between its groups. "
+                f"Write covariates={{{factor!r}: {{{covariate!r}: ...}}}} if that is meant; a function of {name!r}, "
+                f"lambda rng, n: rng.choice(..., n), draws it by chance."
+            )

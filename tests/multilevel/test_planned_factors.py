@@ -47,6 +47,32 @@ def test_crossed_groups_are_those_of_the_formula():
     assert noise.std() == pytest.approx(0.5, rel=0.2)
 
 
+@pytest.mark.parametrize(("items", "rows"), [(16, 1), (15, 1), (4, 2), (3, 4)])
+def test_covariates_of_rows_vary_within_crossed_factors(items, rows):
+    """Half of the rows of every subject and item have each condition, up to one row where halves are not whole."""
+    asked = {"beta": {"Intercept": 0}, "D": {"subj": 0.5, "item": 0.3}, "sigma": 1.0, "seed": 1}
+    sizes, covariates = {"subj": 20, "item": items}, {"row": {"cond": ["a", "b"]}}
+    data = hl.simulate_multilevel(
+        "y ~ cond + (1 | subj) + (1 | item)", sizes=sizes, rows=rows, covariates=covariates, **asked
+    )
+    for factor in sizes:
+        n = pd.crosstab(data[factor], data["cond"])
+        assert np.all(np.abs(n["a"] - n["b"]) <= 1)
+
+
+def test_covariates_that_follow_a_factor_are_told():
+    asked = {"beta": {"Intercept": 0}, "D": {"subj": 0.5, "item": 0.3}, "sigma": 1.0, "seed": 1}
+    sizes, lists = {"subj": 20, "item": 2}, {"cond": ["a", "b"], "list": ["u", "v"]}  # a round is four rows
+    formula = "y ~ cond + list + (1 | subj) + (1 | item)"
+    with pytest.warns(hl.FitWarning) as told:
+        hl.simulate_multilevel(formula, sizes=sizes, covariates={"row": lists}, **asked)
+    said = sorted(str(w.message) for w in told)
+    assert len(said) == 2 and said[0].startswith("cond is constant within item")
+    assert "{'item': {'cond': ...}}" in said[0]
+    meant = {"item": {"cond": lists["cond"]}, "subj": {"list": lists["list"]}}
+    hl.simulate_multilevel(formula, sizes=sizes, covariates=meant, **asked)
+
+
 def test_power_of_a_balanced_design_is_that_of_the_exact_test():
     """Treated schools, all alike: the t test of school means."""
     found = hl.multilevel_design_analysis(
