@@ -47,7 +47,7 @@ def dental_posterior(dental_design):
     from hierlmm.fit.make import fit_of
 
     priors = resolve_priors(None, dental_design)
-    return fit_of(sample_explicit(dental_design, priors, draws=1000, tune=1000, chains=4, seed=1, progressbar=False))
+    return fit_of(sample_explicit(dental_design, priors, draws=2000, tune=1000, chains=4, seed=1, progressbar=False))
 
 
 @pytest.fixture(scope="session")

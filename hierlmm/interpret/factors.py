@@ -51,11 +51,13 @@ def _spread(words: Words, section: str, name: str, term: str, column: int, row: 
         return
     told, facts = words.ends(row)
     slots = {"unit": words.sd_unit(None if term == INTERCEPT else term), "factor": name, "term": effect}
+    above = coarser(design, name)  # their own spread comes on top, if groups of different ones are compared
+    around = f"those of one {' and one '.join(above)}" if above else "all"
     yield words.say(section, "factors.spread", {"sd": sd, **facts}, sd=number(sd), ends=told, **slots)
     half, parts = NORMAL * sd, design.level1_columns[column]
     with_it = [c for c, fixed in enumerate(design.fixed_columns) if set(parts) <= set(fixed.parts)]
     if term == INTERCEPT or len(with_it) != 1:
-        yield words.say(section, "factors.range", {"half": half}, half=number(half), **slots)
+        yield words.say(section, "factors.range", {"half": half}, half=number(half), around=around, **slots)
         return
     average = float(words.fit.beta.iloc[with_it[0]])
     ends = {"low": average - half, "high": average + half}

@@ -50,6 +50,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.random import RandomCovariance
@@ -268,7 +269,10 @@ class _Sums:
 
 
 def basis_of_D(structure: RandomCovariance, Bz: FloatArray) -> FloatArray:
-    """Symmetric matrices of which D̃ in working columns is a linear combination: (m, q, q)."""
+    """Symmetric matrices of which D̃ in working columns is a linear combination: (m, q, q), orthonormal.
+
+    Units of D where covariates are zero are all but parallel in working columns if that is far from the data.
+    """
     q = structure.q
     units = [np.diag(np.isin(np.arange(q), part).astype(np.float64)) for part in structure.parts]
     if structure.structure == "identity":
@@ -288,7 +292,22 @@ def basis_of_D(structure: RandomCovariance, Bz: FloatArray) -> FloatArray:
         received = f"Kenward-Roger with covariance={structure.structure!r}"
         reason = "the method is written for covariances that are linear in their parameters"
         raise NotAvailableError(received, reason, "use df='satterthwaite'", SEE)
-    return np.array([Bz @ unit @ Bz.T for unit in matrices]).reshape(len(matrices), q, q)
+    found = np.array([Bz @ unit @ Bz.T for unit in matrices]).reshape(len(matrices), q, q)
+    if not len(found):
+        return found
+    used = np.array([unit.any(axis=1) for unit in matrices])
+    own = connected_components((Bz != 0) | (used.T @ used))[1]  # factors, whose D have nothing to do with each other
+    of_matrix = own[used.argmax(axis=1)]
+    for part in np.unique(of_matrix):
+        columns = np.flatnonzero(own == part)
+        i, j = (columns[side] for side in np.triu_indices(len(columns)))
+        weight = np.where(i == j, 1.0, np.sqrt(2.0))
+        flat = found[of_matrix == part][:, i, j] * weight
+        Q = np.linalg.qr((flat / np.linalg.norm(flat, axis=1, keepdims=True)).T)[0]
+        orthonormal = np.zeros((len(flat), q, q))
+        orthonormal[:, i, j] = orthonormal[:, j, i] = Q.T / weight
+        found[of_matrix == part] = orthonormal
+    return found
 
 
 def _inverse(information: FloatArray) -> FloatArray:

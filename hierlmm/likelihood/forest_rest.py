@@ -26,6 +26,10 @@ def one_thread() -> AbstractContextManager[Any]:
     return _blas().limit(limits=1, user_api="blas")
 
 
+class Singular(np.linalg.LinAlgError):
+    """Rounding takes what is left of I + Λ'CΛ after an elimination: Λ is too large for C."""
+
+
 class Rest:
     """The dense block: log-determinant, Π, conditional means m = Πc, and u = c − C m (r, P) of the factors left over.
 
@@ -43,7 +47,7 @@ class Rest:
         # Symmetric: the transpose is the same matrix in the order of columns that LAPACK wants.
         self.L, info = lapack.dpotrf(M.T, lower=1, overwrite_a=1)
         if info:
-            raise np.linalg.LinAlgError("a covariance of random effects that is not positive definite")
+            raise Singular
         self.log_det = 2.0 * float(np.log(np.diag(self.L)).sum())
 
     @cached_property

@@ -27,12 +27,12 @@ from hierlmm.design.design import Design
 from hierlmm.design.formula import MULTILEVEL
 from hierlmm.errors import NotAvailableError
 from hierlmm.likelihood.conditional import ConditionalEffects
-from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.criterion import Criterion, Evaluation
 from hierlmm.likelihood.crossproducts import Scaling, working_rows
 from hierlmm.likelihood.forest import Factor
 from hierlmm.likelihood.forest_kernel import come_back, eliminate
 from hierlmm.likelihood.forest_layout import GroupedRows, grouped_rows
-from hierlmm.likelihood.forest_rest import Rest, one_thread
+from hierlmm.likelihood.forest_rest import Rest, Singular, one_thread
 from hierlmm.likelihood.forest_rows import squares_of_rest
 from hierlmm.likelihood.forest_solve import backward, forward
 from hierlmm.likelihood.forest_sums import factor_sums
@@ -161,7 +161,7 @@ class FactorProducts(GroupedRows):
         """What `_gather` finds, by one compiled function."""
         sums, mean, spreads, Pi = factor_sums(self.packed, len(self.XY), np.ascontiguousarray(Lambda))
         if np.isnan(sums.log_det_T) and np.isfinite(Lambda).all():
-            raise np.linalg.LinAlgError("a covariance of random effects that is not positive definite")
+            raise Singular
         parts = []
         for k, lo, hi in self.rest_spans:
             at = np.arange(lo, hi).reshape(-1, self.sizes[k])
@@ -253,6 +253,21 @@ class FactorCriterion(Criterion):
 
     def _sums(self, Lambda: FloatArray) -> PatternSums:
         return self.products.gather(Lambda).sums
+
+    def __call__(self, lam: FloatArray) -> float:
+        """See `Criterion`; infinite where Λ is so large that rounding takes what is left of V."""
+        try:
+            return super().__call__(lam)
+        except Singular:
+            return np.inf
+
+    def evaluate(self, lam: FloatArray) -> Evaluation:
+        """As a call, with gradients."""
+        try:
+            return super().evaluate(lam)
+        except Singular:
+            Lambda = self.structure.factor(np.asarray(lam, dtype=float))
+            return Evaluation(np.inf, np.full(self.structure.n_parameters, np.nan), np.full_like(Lambda, np.nan))
 
     def solution(self, lam: FloatArray, working_sd: float | None = None) -> FactorSolution:
         """What follows from λ, and from σ̃ in working units of y (its best value, unless it is given)."""

@@ -137,7 +137,7 @@ def test_posterior_predictive_moments(dental_posterior):
     assert 0.93 <= covered <= 1.0
     assert "posterior_predictive" not in dental_posterior.datatree.children
     assert dental_posterior.posterior_predictive(50, seed=1)["posterior_predictive"].sizes["draw"] == 50
-    with pytest.raises(SpecificationError, match="1000 draws"):
+    with pytest.raises(SpecificationError, match="2000 draws"):
         dental_posterior.posterior_predictive(5000)
 
 
@@ -200,7 +200,7 @@ def test_printed_fit_says_what_must_be_known(dental_posterior):
     text = repr(dental_posterior)
     for part in (
         "distance ~ 1 + sex + time + sex:time + (1 + time | subject)",
-        "4 chains of 1000",
+        "4 chains of 2000",
         "Number of obs: 108, subject: 27",
         "Residual",
         "HalfStudentT(4, 2.915)",

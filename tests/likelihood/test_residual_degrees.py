@@ -339,3 +339,21 @@ def test_second_derivatives_that_change_much_are_said_and_those_that_outweigh_al
     with pytest.raises(hl.NotAvailableError, match="a variance would be negative"):
         fit.anova("kenward-roger")
     assert np.all(fit.summary(df="kenward-roger-linear")["se"] > 0.99 * fit.beta_se)
+
+
+@pytest.mark.parametrize("residual", [None, hl.AR1("wave")])
+@pytest.mark.parametrize("random", ["1 + {x} | school", "1 + {x} + I({x} ** 2) | school"])
+def test_the_origin_of_a_random_slope_does_not_matter(random, residual):
+    """Years of five waves, and years less 2017: one model, whose D has other entries."""
+    rng = np.random.default_rng(3)
+    school, wave = np.repeat(np.arange(12), 10), np.tile(np.repeat(np.arange(5), 2), 12)
+    data = pd.DataFrame({"school": school, "year": wave + 2015, "x": wave - 2.0, "wave": np.tile(np.arange(10), 12)})
+    curved = 0.4 * rng.normal(size=12)[school] * data["x"] ** 2
+    data["y"] = (0.7 + 0.5 * rng.normal(size=12)[school]) * data["x"] + curved + rng.normal(size=120)
+    degrees = []
+    for x in ("x", "year"):
+        formula = f"y ~ {x} + I({x} ** 2) + ({random.format(x=x)})"
+        fit = hl.TwoLevelModel.from_formula(formula, data, residual=residual).fit_reml()
+        degrees.append(fit.anova(df="kenward-roger").iloc[-1])
+    assert degrees[1]["df2"] == pytest.approx(degrees[0]["df2"], rel=1e-3)
+    assert degrees[1]["F"] == pytest.approx(degrees[0]["F"], rel=1e-4)

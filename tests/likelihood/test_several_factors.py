@@ -278,3 +278,19 @@ def test_degrees_of_freedom_of_lmertest_and_pbkrtest(name):
     found = kenward_roger(solution)
     assert found.of_rows(L)[0] == pytest.approx(kr_df, rel=1e-3)
     assert np.sqrt(found.adjusted[0, 0]) == pytest.approx(kr_se, rel=1e-4)
+
+
+def test_scales_beyond_what_rounding_leaves_of_V_are_passed_over():
+    """Λ = 10⁷ is tried, where school = Σ class is lost; criteria: lmer's, bobyqa with rhoend = 1e-10, lme4 1.1-31."""
+    rng, n = np.random.default_rng(5), 240
+    s, c, r, w = (rng.integers(0, k, n) for k in (8, 3, 7, 6))
+    y = 10 + rng.normal(0, 2, 8)[s] + rng.normal(0, 1, (8, 3))[s, c] + rng.normal(0, 0.8, 7)[r]
+    y = y + rng.normal(0, 0.5, 6)[w] + rng.normal(size=n)
+    data = pd.DataFrame({"y": y, "school": s, "class": c, "rater": r, "day": w})
+    formula = "y ~ 1 + (1 | school / class) + (1 | rater) + (1 | day)"
+    fit = hl.MultilevelModel.from_formula(formula, data).fit_reml()
+    assert fit.criterion == pytest.approx(796.349280166, abs=1e-6)
+    plates = load_dataset("penicillin")
+    plates["day"] = plates.groupby("plate").ngroup() // 6
+    fit = hl.MultilevelModel.from_formula("diameter ~ 1 + (1 | day / plate) + (1 | sample)", plates).fit_reml()
+    assert fit.criterion == pytest.approx(330.231509063, abs=1e-6)

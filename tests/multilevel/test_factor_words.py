@@ -16,6 +16,8 @@ def test_nested_factors_in_words(nested):
     assert "60 rows in 30 groups of batch:cask and 10 groups of batch, fitted by REML." in text
     assert "The mean of strength in the population is 60.05 kg" in text
     assert "Groups of batch:cask differ in their mean of strength with an SD of 2.904 kg" in text
+    assert "groups of batch:cask lie within 5.692 kg of the average of those of one batch." in text
+    assert "groups of batch lie within 2.523 kg of the average of all." in text
     assert "78.3 % lies between groups of batch:cask, 15.4 % lies between groups of batch and 6.3 % lies within" in text
     assert "most of it between groups of batch:cask" in text
     assert "Two rows of one batch:cask correlate by 0.94 (30 pairs of rows)." in text
