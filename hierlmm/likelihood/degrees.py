@@ -300,12 +300,12 @@ def basis_of_D(structure: RandomCovariance, Bz: FloatArray) -> FloatArray:
     of_matrix = own[used.argmax(axis=1)]
     for part in np.unique(of_matrix):
         columns = np.flatnonzero(own == part)
-        i, j = (columns[side] for side in np.triu_indices(len(columns)))
-        weight = np.where(i == j, 1.0, np.sqrt(2.0))
-        flat = found[of_matrix == part][:, i, j] * weight
+        one, two = (columns[side] for side in np.triu_indices(len(columns)))
+        weight = np.where(one == two, 1.0, np.sqrt(2.0))
+        flat = found[of_matrix == part][:, one, two] * weight
         Q = np.linalg.qr((flat / np.linalg.norm(flat, axis=1, keepdims=True)).T)[0]
         orthonormal = np.zeros((len(flat), q, q))
-        orthonormal[:, i, j] = orthonormal[:, j, i] = Q.T / weight
+        orthonormal[:, one, two] = orthonormal[:, two, one] = Q.T / weight
         found[of_matrix == part] = orthonormal
     return found
 
