@@ -111,8 +111,12 @@ class LooResult(Result):
         """``elpd`` and ``pareto_k`` of every unit."""
         return pd.DataFrame({"elpd": self.elpd_i, "pareto_k": self.pareto_k})
 
+    def _of_group(self) -> str:
+        article = "an" if self.unit[0].lower() in "aeiou" else "a"
+        return SAY("loo.group", article=article, unit=self.unit)
+
     def _page(self) -> Page:
-        meaning = SAY(f"loo.{self.unit}") if self.unit in UNITS else SAY("loo.group", unit=self.unit)
+        meaning = SAY(f"loo.{self.unit}") if self.unit in UNITS else self._of_group()
         title = f"Leave-one-{self.unit}-out, {self.n} {_noun(self.unit)}s, {self.n_samples} draws ({meaning})"
         whole = pd.DataFrame({"estimate": [self.elpd, self.p], "se": [self.se, np.nan]}, index=["elpd", "p"])
         printed = [

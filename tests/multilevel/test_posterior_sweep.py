@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import arviz as az
@@ -59,6 +60,8 @@ def is_loo(fit: Any) -> None:
         own = az.loo(fit.log_likelihood("rater"), reff=1.0)
     assert (rows.n, raters.n) == (160, 5)
     assert raters.table.index.tolist() == list(range(5))
+    for unit, said in {"rater": "how well a rater not yet seen", "item": "how well an item not yet seen"}.items():
+        assert said in " ".join(repr(replace(raters, unit=unit)).split())
     assert rows.p < 20  # β and θ, not one more for each group
     assert rows.pareto_k.max() < 0.7
     assert raters.elpd == pytest.approx(own.elpd, abs=0.1)
