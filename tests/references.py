@@ -31,7 +31,10 @@ IDS = sorted(path.stem for path in references_of("lme4").glob("*.json"))
 
 
 def data_elsewhere(name: str) -> Path:
-    """The file of data that may not ship; a test that needs it is skipped where it is not to be had."""
+    """The file of data that may not ship; a test that needs it is skipped where it is not to be had.
+
+    Its licence forbids to ship it, so that a clone alone cannot have it; `.ci/run` finds it beside the checkout.
+    """
     folder = os.environ.get("HIERLMM_DATA")
     if not folder or not (Path(folder) / f"{name}.csv").is_file():
         pytest.skip(f"{name} may not ship; set HIERLMM_DATA to the folder that holds {name}.csv")

@@ -52,7 +52,8 @@ def _spread(words: Words, section: str, name: str, term: str, column: int, row: 
     told, facts = words.ends(row)
     slots = {"unit": words.sd_unit(None if term == INTERCEPT else term), "factor": name, "term": effect}
     above = coarser(design, name)  # their own spread comes on top, if groups of different ones are compared
-    around = f"those of one {' and one '.join(above)}" if above else "all"
+    nearest = [own for own in above if not any(own in coarser(design, other) for other in above)]
+    around = f"those of one {' and one '.join(nearest)}" if nearest else "all"
     yield words.say(section, "factors.spread", {"sd": sd, **facts}, sd=number(sd), ends=told, **slots)
     half, parts = NORMAL * sd, design.level1_columns[column]
     with_it = [c for c, fixed in enumerate(design.fixed_columns) if set(parts) <= set(fixed.parts)]

@@ -160,6 +160,7 @@ class Addresses(HTMLParser):
                 self.found.append(value)
 
 
+# `.ci/run` builds the pages before the tests; alone, these do not wait minutes for Sphinx.
 @pytest.mark.skipif(not (BUILT / "index.html").exists(), reason="the documentation is not built (make docs)")
 def test_built_pages_name_no_folder_and_fetch_nothing_from_the_network():
     for page in BUILT.rglob("*.html"):
