@@ -354,7 +354,7 @@ def new_rows(design: Design, data: Any, factors: Sequence[int]) -> tuple[NewData
     DataError
         If a column is absent, a factor level is new, or a value is missing.
     """
-    columns = [_columns(design, k) for k in factors]
+    columns = [columns_of(design, k) for k in factors]
     present, by = column_names(data), list(dict.fromkeys(name for own in columns for name in own))
     require_columns(design.terms.variables, present, "new data without the column", add=True)
     require_columns(by, present, "new data without the grouping column", add=True)
@@ -363,7 +363,7 @@ def new_rows(design: Design, data: Any, factors: Sequence[int]) -> tuple[NewData
     return design.terms.apply(frame), [_known(design, k, frame, own) for k, own in zip(factors, columns, strict=True)]
 
 
-def _columns(design: Design, k: int) -> tuple[str, ...]:
+def columns_of(design: Design, k: int) -> tuple[str, ...]:
     """Columns of the data that say which group of factor k a row is in."""
     return _bars(design)[design.random[k].columns.group].columns
 

@@ -24,7 +24,7 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
-from hierlmm.design.factors import factors_at, new_rows, own_part
+from hierlmm.design.factors import columns_of, factors_at, new_rows, own_part
 from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.fits.base import INTERVALS
 from hierlmm.fits.several import SEE
@@ -34,7 +34,7 @@ from hierlmm.likelihood.solution import Solution
 from hierlmm.options import check_ci, choose
 from hierlmm.predict.generalised import random_variance
 from hierlmm.predict.lines import interval_table, quantile_note, with_theta
-from hierlmm.predict.rows import differing, pieces
+from hierlmm.predict.rows import differing, pieces, refuse_other_types
 from hierlmm.results import NotedTable
 
 if TYPE_CHECKING:
@@ -132,6 +132,10 @@ def rows_to_predict(design: Design, newdata: Any, level: str, new_groups: str) -
         return FactorRows(design.X, design.X1, design.offset, design.frame.index, groups)
     new, found = new_rows(design, newdata, factors)
     for k, group in zip(factors, found, strict=True):
+        for name in columns_of(design, k):
+            refuse_other_types(
+                pd.Index(design.frame[name].unique()), name, new.frame[name][group.at < 0].unique(), level
+            )
         if new_groups == "refuse" and np.any(group.at < 0):
             unknown = shorten(map(quote, pd.unique(group.labels[group.at < 0])))
             received = f"{design.random[k].columns.group} {unknown} at level={level!r}"

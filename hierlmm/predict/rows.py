@@ -119,7 +119,7 @@ def rows_of(design: Design, newdata: Any, level: str) -> Rows:
     if level == "subject" and np.any(subject < 0):
         name = design.hierarchy.subject
         unknown = pd.unique(new.frame[name][subject < 0])
-        _refuse_other_types(design, name, unknown)
+        refuse_other_types(design.subjects, name, unknown, "subject")
         raise DataError(
             f"{name} {shorten(map(quote, unknown))} at level='subject'",
             "not in the fitted data, so the random effects are unknown",
@@ -132,17 +132,16 @@ def rows_of(design: Design, newdata: Any, level: str) -> Rows:
     return Rows(new.X, new.Z, new.offset, subject, new.frame)
 
 
-def _refuse_other_types(design: Design, name: str, unknown: Any) -> None:
+def refuse_other_types(fitted: pd.Index, name: str, unknown: Any, level: str) -> None:
     """Say that labels differ from those fitted in their type only: '1' and 1."""
-    known = {str(label): label for label in design.subjects}
-    same = [label for label in unknown if str(label) in known]
+    known = {str(label): label for label in fitted}
+    same = [label for label in unknown if str(label) in known and label != known[str(label)]]
     if same:
-        fitted = known[str(same[0])]
+        own = known[str(same[0])]
         raise DataError(
-            f"{name} {quote(same[0])} ({type(same[0]).__name__}) at level='subject'",
-            f"the subjects of the fitted data are labels of another type, such as {quote(fitted)} "
-            f"({type(fitted).__name__})",
-            f"convert the column: data[{name!r}] = data[{name!r}].astype({str(design.subjects.dtype)!r})",
+            f"{name} {quote(same[0])} ({type(same[0]).__name__}) at level={level!r}",
+            f"those of the fitted data are labels of another type, such as {quote(own)} ({type(own).__name__})",
+            f"convert the column: data[{name!r}] = data[{name!r}].astype({str(fitted.dtype)!r})",
             SEE,
         )
 

@@ -128,3 +128,13 @@ def posterior_of(fit: Any, n: int) -> pd.DataFrame:
     stub.need_effects = lambda *_, **__: None
     rows = fit.design.frame[["x", "pupil", "item"]].iloc[[0, 0]].assign(item=lambda d: [d["item"].iloc[0], "new"])
     return category_means_of_factors(stub, rows, "all", "allow")
+
+
+@pytest.mark.parametrize("allowed", ["refuse", "allow"])
+def test_labels_of_another_type_are_no_new_groups(fit, allowed):
+    rows = fit.design.frame.head(2)
+    with pytest.raises(hl.DataError, match=r"(?s)rater '\d' \(str\).*labels of another type.*astype\('int64'\)"):
+        fit.predict(rows.assign(rater=rows["rater"].astype(str)), new_groups=allowed)
+    with pytest.raises(hl.DataError, match=r"class '\d' \(str\)"):
+        fit.predict(rows.assign(**{"class": rows["class"].astype(str)}), new_groups=allowed)
+    assert len(fit.predict(rows.assign(rater=[98, 99]), new_groups="allow")) == 2
