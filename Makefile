@@ -9,8 +9,9 @@ WORKERS ?= 2
 export MPLBACKEND ?= Agg
 export PYTHONUNBUFFERED := 1
 
-# A worker takes a whole file, so that the fits of its module are made once.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# A worker takes a whole file, so that the fits of its module are made once; in their own order doctests come last, and
+# no long file is left for one worker alone.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help venv demo test quick shuffle lint street docs wheel check-versions references bench lock clean
 
