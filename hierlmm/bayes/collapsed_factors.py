@@ -33,7 +33,7 @@ from hierlmm.covariance.partial import partials_of_correlation
 from hierlmm.design.design import Design
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.forest_rest import one_thread
-from hierlmm.likelihood.forest_sums import factor_sums
+from hierlmm.likelihood.forest_sums import squares_of_draws
 from hierlmm.likelihood.several_factors import FactorProducts, factor_products
 from hierlmm.threads import in_threads
 
@@ -59,11 +59,14 @@ class FactorPosterior(Collapsed):
     def squares(self, Lambda: FloatArray) -> FloatArray:
         """See `Collapsed.squares`."""
         data, P = self.products, self.products.n_fixed + 1
-        found, packed = np.empty((len(Lambda), P, P)), data.packed if self.is_compiled else None
+        found = np.empty((len(Lambda), P, P))
 
         def sums(lo: int, hi: int) -> None:
+            if self.is_compiled:
+                squares_of_draws(data.packed, Lambda[lo:hi], found[lo:hi])
+                return
             for s in range(lo, hi):
-                found[s] = (factor_sums(packed, P, Lambda[s]) if self.is_compiled else data._gather(Lambda[s]))[0].G
+                found[s] = data._gather(Lambda[s]).sums.G
 
         with one_thread():
             in_threads(len(Lambda), sums)

@@ -16,15 +16,18 @@ GRADIENT_TOLERANCE = 1e-6
 MAX_DESCENT = 300
 MAX_HALVINGS = 25
 MAX_NEWTON = 100
+NEXT_TO = 1e-5
+"""Distance of points that have the same Hessian but for a share of that order."""
 AT_AN_EDGE = 8
 """Steps in a row that end where the criterion is infinite, after which the search lies at the edge of its domain."""
 
 
 class Counter:
-    """The criterion with its number of evaluations."""
+    """The criterion with its number of evaluations, and its last differenced Hessian with its point."""
 
     def __init__(self, criterion: AnyCriterion) -> None:
         self.criterion, self.calls = criterion, 0
+        self.hessian_at: tuple[FloatArray, FloatArray] | None = None
 
     def value(self, lam: FloatArray) -> float:
         """The criterion."""
@@ -99,7 +102,18 @@ def forward_hessian(counter: Counter, lam: FloatArray, gradient: FloatArray) -> 
         moved = lam.copy()
         moved[j] += 1e-6 * max(1.0, abs(lam[j]))
         H[j] = (counter.both(moved)[1] - gradient) / (moved[j] - lam[j])
-    return 0.5 * (H + H.T)
+    H = 0.5 * (H + H.T)
+    counter.hessian_at = (lam, H)
+    return H
+
+
+def recent_hessian(counter: Counter, lam: FloatArray) -> FloatArray:
+    """Hessian by forward differences at λ, or that of a point next to it where evaluations are costly."""
+    if counter.hessian_at is not None and not counter.criterion.is_small:
+        point, H = counter.hessian_at
+        if np.all(np.abs(lam - point) < NEXT_TO * np.maximum(1.0, np.abs(lam))):
+            return H
+    return forward_hessian(counter, lam, counter.both(lam)[1])
 
 
 def _positive_inverse(H: FloatArray) -> FloatArray:

@@ -251,6 +251,13 @@ def factor_sums(
     return PatternSums(G, log_det + of_block, EE, U), mean, own, Pi
 
 
+@compiled(error_model="numpy")
+def squares_of_draws(packed: FloatArray, Lambda: FloatArray, found: FloatArray) -> None:
+    """[X, y]'V⁻¹[X, y] without its part ``S_w`` at many Λ, (S, Q, Q) -> (S, P, P), in place."""
+    for s in range(len(Lambda)):
+        found[s] = factor_sums(packed, found.shape[1], Lambda[s])[0].G
+
+
 @compiled(inline="always", error_model="numpy")
 def _add_products(out: FloatArray, left: FloatArray, right: FloatArray) -> None:
     for a in range(len(left)):

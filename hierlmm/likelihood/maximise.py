@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hierlmm.arrays import BoolArray, FloatArray
-from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, descend, forward_hessian, hessian, newton
+from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, descend, hessian, newton, recent_hessian
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.search import Search, search_plain, search_residual
 from hierlmm.likelihood.search_called import search_called
@@ -208,7 +208,7 @@ def _lowest_curvature(counter: Counter, lam: FloatArray) -> tuple[float, FloatAr
     free = criterion.structure.filled(lam, SINGULAR_TOLERANCE)
     if not free.any():
         return 1.0, np.zeros(len(lam))
-    lowest, direction = _lowest_eigenvalue(forward_hessian(counter, lam, counter.both(lam)[1]), free)
+    lowest, direction = _lowest_eigenvalue(recent_hessian(counter, lam), free)
     if lowest > NEGATIVE_CURVATURE:
         return lowest, direction
     return _lowest_eigenvalue(hessian(counter.both, lam), free)  # forward differences are noisy at a large λ
