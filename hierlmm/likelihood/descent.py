@@ -59,12 +59,12 @@ def hessian(function: Callable[[FloatArray], tuple[float, FloatArray]], point: F
     return 0.5 * (H + H.T)
 
 
-def descend(counter: Counter, lam: FloatArray) -> FloatArray:
-    """BFGS from a differenced Hessian, with halving of steps (Nocedal & Wright 2006, chapter 6)."""
+def descend(counter: Counter, lam: FloatArray, H: FloatArray | None = None) -> FloatArray:
+    """BFGS with halving of steps (Nocedal & Wright 2006, chapter 6), from H or else a differenced Hessian."""
     if len(lam) == 0:
         return lam
     value, gradient = counter.both(lam)
-    inverse = _positive_inverse(forward_hessian(counter, lam, gradient))
+    inverse = _positive_inverse(forward_hessian(counter, lam, gradient) if H is None else H)
     outside = 0
     for _ in range(MAX_DESCENT):
         if counter.size(lam, gradient) < 1e-3 * max(1.0, 1e-4 * abs(value)) or outside > AT_AN_EDGE:

@@ -101,7 +101,7 @@ def maximise(criterion: AnyCriterion, start: FloatArray | None = None) -> Optimu
         search = search_residual(criterion)
     elif isinstance(criterion, FactorCriterion):
         start = criterion.structure.parameters(criterion.products.start**2)
-        search = search_called(criterion, start, thorough=criterion.is_small)
+        search = search_called(criterion, start, None if criterion.is_small else criterion.expected_hessian(start))
     else:
         search = search_plain(criterion.given(np.empty(0)))
     optima = _different(criterion, [_polish(counter, lam) for lam in search.points])

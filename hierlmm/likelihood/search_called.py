@@ -31,7 +31,7 @@ class _Called:
         return found, self.values(found)
 
 
-def search_called(criterion: AnyCriterion, start: FloatArray, *, thorough: bool) -> Search:
+def search_called(criterion: AnyCriterion, start: FloatArray, hessian: FloatArray | None) -> Search:
     """Minima of a criterion in λ that has no compiled form.
 
     Parameters
@@ -40,15 +40,17 @@ def search_called(criterion: AnyCriterion, start: FloatArray, *, thorough: bool)
         Without residual parameters.
     start : (m,)
         A point to descend from.
-    thorough : bool
-        Whether an evaluation is cheap enough for a design of points; otherwise there is one descent, from the start.
+    hessian : (m, m), optional
+        About that of the criterion at the start, from where there is one descent then; without it an evaluation is
+        cheap enough for a design of points.
     """
     structure, called = criterion.structure, _Called(criterion)
-    if thorough:
+    if hessian is None:
         centre = best_scale(called, structure)
         found, values, n_points, n_descents, unseen = linkage(called, structure, centre, True, start)
     else:
-        found, values = called.descend(start[None])
+        found = descend(called.counter, start, hessian)[None]
+        values = called.values(found)
         n_points, n_descents, unseen = 1, 1, 1.0
     order = distinct(structure, found, values)
     return Search(found[order], n_points, n_descents, called.calls, False, unseen)

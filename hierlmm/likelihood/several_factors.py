@@ -269,6 +269,20 @@ class FactorCriterion(Criterion):
             Lambda = self.structure.factor(np.asarray(lam, dtype=float))
             return Evaluation(np.inf, np.full(self.structure.n_parameters, np.nan), np.full_like(Lambda, np.nan))
 
+    def expected_hessian(self, lam: FloatArray) -> FloatArray:
+        """About the expected second derivatives in λ, (m, m), tr(V⁻¹ ∂V/∂λ_r V⁻¹ ∂V/∂λ_s), at no further evaluation.
+
+        With E the mean of Z_g'V⁻¹Z_g over the J groups of a factor, J tr(E ∂B/∂λ_r E ∂B/∂λ_s): as if all groups were
+        alike and no two of them were correlated given V⁻¹.
+        """
+        structure, Lambda = self.structure, self.structure.factor(lam)
+        E = self._sums(Lambda).EE / np.sqrt(np.repeat(self.products.n_groups, self.products.sizes))
+        d_Lambda = np.zeros((structure.n_parameters, *Lambda.shape))
+        d_Lambda[structure.index, structure.row, structure.col] = 1.0
+        half = d_Lambda @ Lambda.T
+        found: FloatArray = np.einsum("rij,sji->rs", *2 * [E @ (half + half.transpose(0, 2, 1))])
+        return found
+
     def solution(self, lam: FloatArray, working_sd: float | None = None) -> FactorSolution:
         """What follows from λ, and from σ̃ in working units of y (its best value, unless it is given)."""
         return FactorSolution(self, lam, working_sd)

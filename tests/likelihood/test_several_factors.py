@@ -112,6 +112,23 @@ def test_with_one_factor_it_is_the_two_level_criterion(dental, bars):
     )
 
 
+@pytest.mark.parametrize("bars", ["(time | subject)", "(time || subject)"])
+def test_the_expected_hessian_of_groups_that_are_alike_is_the_dense_definition(dental, bars):
+    design = hl.TwoLevelModel.from_formula(f"distance ~ sex * time + {bars}", dental).design
+    criterion = factor_criterion(design, reml=False)
+    lam = np.random.default_rng(1).normal(size=criterion.structure.n_parameters)
+    Z = (design.Z @ np.linalg.inv(criterion.scaling.Bz))[design.subject_index == 0]
+
+    def V(lam):
+        Lambda = criterion.structure.factor(lam)
+        return np.eye(len(Z)) + Z @ Lambda @ Lambda.T @ Z.T
+
+    inverse, steps = np.linalg.inv(V(lam)), 1e-4 * np.eye(len(lam))
+    slopes = [inverse @ (V(lam + step) - V(lam - step)) / 2e-4 for step in steps]  # exact: V is quadratic
+    expected = [[design.n_subjects * np.trace(a @ b) for a in slopes] for b in slopes]
+    np.testing.assert_allclose(criterion.expected_hessian(lam), expected, rtol=1e-8, atol=1e-8)
+
+
 def test_rows_in_another_order_and_groups_by_other_names_change_nothing():
     design = drawn("nested beside crossed", 5)
     order = np.random.default_rng(0).permutation(design.n_obs)
