@@ -1,4 +1,4 @@
-"""The command line: ``hierlmm fit``, ``hierlmm demo``, ``hierlmm datasets``.
+"""The command line: ``hierlmm fit``, ``hierlmm demo``, ``hierlmm datasets``, ``hierlmm app``.
 
 This module reads arguments and turns what happens into messages and exit codes; the work is in `hierlmm.report`.
 Nothing heavy is imported before the arguments are known, so that ``--help`` answers at once.
@@ -269,7 +269,15 @@ def _check_arguments(arguments: argparse.Namespace, several: bool) -> None:
             raise SpecificationError(f"--{option} {value:g}", reason, f"use for example {example}", see)
 
 
+def _app(arguments: argparse.Namespace, progress: Progress) -> int:
+    from hierlmm.app.serve import serve
+
+    serve(arguments.port, browser=arguments.browser)
+    return OK
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace, Progress], int]] = {"fit": _fit, "demo": _demo, "datasets": _datasets}
+COMMANDS["app"] = _app
 
 
 @contextmanager

@@ -65,6 +65,11 @@ examples:
 """
 
 
+APP_TEXT = """\
+Open the teaching app in the browser: what a hierarchy implies, simulated studies, shrinkage, negative correlation,
+conditional and population-averaged curves, and your own data. It is served to this machine only, and stores nothing.
+"""
+
 DATASETS_TEXT = "List the data sets that come with the package, or describe one and show how to fit it."
 
 type Row = tuple[str, dict[str, Any]]
@@ -159,15 +164,23 @@ FIT: dict[str, tuple[Row, ...]] = {
 }
 NAME = ("name", {"nargs": "?", "metavar": "NAME", "help": "the data set to describe"})
 DEMO = (*_output("demo-output"), ("--quick", {"action": "store_true", "help": "fewer draws"}))
+APP = (
+    (
+        "--port",
+        {"type": int, "default": 8000, "metavar": "N", "help": "port of the page; 0: any free one (default: 8000)"},
+    ),
+    ("--no-browser", {"dest": "browser", "action": "store_false", "help": "open no browser; the address is printed"}),
+)
 COMMANDS: dict[str, tuple[str, str, str, dict[str, tuple[Row, ...]]]] = {
     "fit": ("fit a model to a data set or a file", FIT_TEXT, f"{FIT_EPILOG}\n{CODES}", FIT),
     "demo": ("fit the example and write tables and plots", DEMO_TEXT, CODES, {"": DEMO}),
     "datasets": ("list the data sets, or describe one", DATASETS_TEXT, DATASETS_EPILOG, {"": (NAME,)}),
+    "app": ("open the teaching app in the browser", APP_TEXT, CODES, {"": APP}),
 }
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser; ``command`` of what it returns is "fit", "demo", "datasets" or None."""
+    """Make the parser; ``command`` of what it returns is "fit", "demo", "datasets", "app" or None."""
     raw = argparse.RawDescriptionHelpFormatter
     purpose = "Two-level linear mixed models: one hierarchy, fitted by NUTS and REML side by side."
     parser = _Parser(prog="hierlmm", description=purpose, epilog=f"{EXAMPLES}\n{CODES}", formatter_class=raw)

@@ -18,7 +18,7 @@ def test_module_prints_help_in_a_process_of_its_own():
     done = subprocess.run([sys.executable, "-m", "hierlmm", "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert done.stderr == ""
-    for word in ("fit", "demo", "datasets", "exit codes", "examples"):
+    for word in ("fit", "demo", "datasets", "app", "exit codes", "examples"):
         assert word in done.stdout
 
 
@@ -42,7 +42,7 @@ def test_version_and_no_command(capsys):
     assert "hierlmm demo" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["fit", "demo", "datasets"])
+@pytest.mark.parametrize("command", ["fit", "demo", "datasets", "app"])
 def test_help_of_commands(command, capsys):
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
