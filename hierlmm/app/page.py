@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shiny import ui
 
@@ -12,24 +12,35 @@ from hierlmm.app.room import Room
 from hierlmm.app.settings import Choice, Number, Setting
 from hierlmm.drawing.theme import DARK, LIGHT
 
+
+class Parts(NamedTuple):
+    """What a room has besides its settings and its picture."""
+
+    above: Any = None
+    below: Any = None
+    after: Any = None
+
+
 STATIC = Path(__file__).with_name("static")
 
 
-def page(rooms: Sequence[Room], parts: Mapping[str, Any], given: Mapping[str, str]) -> Any:
+def page(rooms: Sequence[Room], parts: Mapping[str, Parts], given: Mapping[str, str]) -> Any:
     """The whole page, with the settings of an address.
 
     Parameters
     ----------
     rooms : sequence of Room
     parts : mapping
-        Name of a room -> controls of its own, below its sliders.
+        Name of a room -> its own controls, above and below its sliders, and what stands below its picture.
     given : mapping
         The query of the address: ``room``, and settings of that room by name.
     """
     names = [room.name for room in rooms]
     chosen = given.get("room", "")
     chosen = chosen if chosen in names else names[0]
-    panels = [_panel(room, room.read(given if room.name == chosen else {}), parts.get(room.name)) for room in rooms]
+    panels = [
+        _panel(room, room.read(given if room.name == chosen else {}), parts.get(room.name, Parts())) for room in rooms
+    ]
     return ui.page_navbar(
         *panels,
         ui.nav_spacer(),
@@ -53,7 +64,7 @@ def _head() -> Any:
     )
 
 
-def _panel(room: Room, values: Mapping[str, Any], own: Any) -> Any:
+def _panel(room: Room, values: Mapping[str, Any], own: Parts) -> Any:
     texts = room.texts
     controls = [_control(room, one, values[one.name]) for one in room.settings]
     reset = ui.tags.button("Back to the start", type="button", class_="btn btn-sm btn-outline-secondary reset")
@@ -63,8 +74,16 @@ def _panel(room: Room, values: Mapping[str, Any], own: Any) -> Any:
             ui.tags.h1(texts["title"], class_="h3"),
             ui.tags.p(texts["lead"], class_="lead-text"),
             ui.tags.div(
-                ui.tags.form(*controls, own, reset, class_="controls", data_room=room.name, onsubmit="return false"),
-                ui.tags.div(ui.output_ui(f"{room.name}_view"), class_="view"),
+                ui.tags.form(
+                    own.above,
+                    *controls,
+                    own.below,
+                    reset,
+                    class_="controls",
+                    data_room=room.name,
+                    onsubmit="return false",
+                ),
+                ui.tags.div(ui.output_ui(f"{room.name}_view"), own.after, class_="view"),
                 class_="desk",
             ),
             _questions(texts),

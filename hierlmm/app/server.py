@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from shiny import App, Inputs, Outputs, Session, reactive, render, ui
 
-from hierlmm.app import hierarchy, negative_icc, shrinkage, two_meanings
+from hierlmm.app import hierarchy, negative_icc, shrinkage, study, study_live, two_meanings
 from hierlmm.app.page import page
 from hierlmm.app.room import Room
 
-ROOMS: tuple[Room, ...] = (hierarchy.ROOM, shrinkage.ROOM, negative_icc.ROOM, two_meanings.ROOM)
+ROOMS: tuple[Room, ...] = (hierarchy.ROOM, study.ROOM, shrinkage.ROOM, negative_icc.ROOM, two_meanings.ROOM)
+PARTS = {"study": study_live.PARTS}
 
 
 def make_app() -> App:
     """The app, to be served."""
-    return App(lambda request: page(ROOMS, {}, dict(request.query_params)), _server)
-
-
-def settings_of(room: Room, input: Inputs) -> dict[str, Any]:
-    """Possible values of the settings, whatever the browser sent."""
-    return room.read({one.name: input[f"{room.name}_{one.name}"]() for one in room.settings})
+    return App(lambda request: page(ROOMS, PARTS, dict(request.query_params)), _server)
 
 
 def _server(input: Inputs, output: Outputs, session: Session) -> None:
+    settings = {room.name: _settings(room, input) for room in ROOMS}
     for room in ROOMS:
-        _plain(room, input, output)
+        _code(room, settings[room.name], output)
+        if room.name != "study":
+            _page(room, settings[room.name], output)
+
+    @output
+    @render.ui
+    def study_view() -> Any:
+        values = settings["study"]()
+        return ui.HTML(study.show_study(values, *study.draw(values)))
+
+    study_live.serve_study(settings["study"], input, output, session)
 
 
-def _plain(room: Room, input: Inputs, output: Outputs) -> None:
-    """A room whose page follows from its settings alone."""
+def _settings(room: Room, input: Inputs) -> Callable[[], Mapping[str, Any]]:
+    """Possible values of the settings, whatever the browser sent."""
 
     @reactive.calc
     def values() -> Mapping[str, Any]:
-        return settings_of(room, input)
+        return room.read({one.name: input[f"{room.name}_{one.name}"]() for one in room.settings})
+
+    return values
+
+
+def _page(room: Room, values: Callable[[], Mapping[str, Any]], output: Outputs) -> None:
+    """A page that follows from the settings alone."""
 
     @output(id=f"{room.name}_view")
     @render.ui
     def view() -> Any:
         return ui.HTML(room.show(room.numbers(**values())))
 
+
+def _code(room: Room, values: Callable[[], Mapping[str, Any]], output: Outputs) -> None:
     @output(id=f"{room.name}_code")
     @render.code
     def code() -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
 import re
 import subprocess
 import sys
@@ -13,21 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rooms import run
 
 import hierlmm as hl
-from hierlmm.app import hierarchy, negative_icc, shrinkage, two_meanings
+from hierlmm.app import hierarchy, negative_icc, shrinkage, study, two_meanings
 from hierlmm.app.settings import Choice, Heights, Number
 
 KINDS = (shrinkage.SEPARATE, shrinkage.PARTIAL, shrinkage.POOLED)
-ROOMS = {r.ROOM.name: r.ROOM for r in (hierarchy, shrinkage, negative_icc, two_meanings)}
-
-
-def run(code):
-    """The names that the code of a room makes."""
-    names = {}
-    with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(code, "the code for this picture", "exec"), names)
-    return names
+ROOMS = {r.ROOM.name: r.ROOM for r in (hierarchy, study, shrinkage, negative_icc, two_meanings)}
 
 
 def ends(room):
@@ -42,6 +33,7 @@ def ends(room):
             yield from ({one.name: [value] * one.n} for value in (one.low, one.high))
 
 
+@pytest.mark.filterwarnings("ignore::hierlmm.FitWarning")  # a D on its boundary, at the ends of sliders
 @pytest.mark.parametrize("name", ROOMS)
 def test_every_setting_at_its_ends_makes_a_page(name):
     room = ROOMS[name]
@@ -192,7 +184,7 @@ def test_numbers_are_put_on_their_steps():
 def test_rooms_need_no_sampler_and_no_server():
     """What the static pages will run on: no NUTS, no matplotlib, no server."""
     code = (
-        "import sys\nfrom hierlmm.app import hierarchy, negative_icc, shrinkage, two_meanings\n"
+        "import sys\nfrom hierlmm.app import hierarchy, negative_icc, shrinkage, study, two_meanings\n"
         "for m in (hierarchy, negative_icc, shrinkage, two_meanings): m.ROOM.show(m.ROOM.numbers(**m.ROOM.read({})))\n"
         "print(sorted({'pymc', 'nutpie', 'arviz', 'matplotlib', 'shiny', 'statsmodels'} & set(sys.modules)))"
     )

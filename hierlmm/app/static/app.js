@@ -35,6 +35,10 @@
       getRatePolicy() { return { policy: "throttle", delay: 40 }; }
     }
     Shiny.inputBindings.register(new SettingBinding(), "hierlmm.setting");
+    Shiny.addCustomMessageHandler("hierlmm-progress", ({ id, value, text }) => {
+      document.getElementById(id).value = value;
+      document.getElementById(id + "_text").textContent = text;
+    });
   }
   if (window.Shiny && Shiny.InputBinding) bind();
   else document.addEventListener("DOMContentLoaded", bind);

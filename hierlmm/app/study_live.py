@@ -1,0 +1,114 @@
+"""Room (b) in Shiny: the study at once, its fits a moment later, NUTS and many studies when asked, all in threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from shiny import Inputs, Outputs, Session, reactive, render, ui
+
+from hierlmm.app import study
+from hierlmm.app.page import Parts
+from hierlmm.app.room import paragraph, say
+from hierlmm.app.threads import in_thread
+
+PARTS = Parts(
+    below=ui.tags.div(
+        ui.input_action_button("study_nuts", "Fit by NUTS", class_="btn-sm btn-primary"),
+        ui.input_action_button("study_repeat", f"Repeat {study.REPETITIONS} times", class_="btn-sm btn-primary"),
+        ui.input_action_button("study_stop", "Stop", class_="btn-sm"),
+        ui.tags.progress(id="study_progress", value="0", max=str(study.REPETITIONS), aria_label="Studies done"),
+        ui.tags.output("", id="study_progress_text", role="status"),
+        class_="buttons",
+    ),
+    after=ui.tags.div(ui.output_ui("study_fits"), ui.output_ui("study_nuts_text"), ui.output_ui("study_repeated")),
+)
+
+
+def serve_study(values: Callable[[], Mapping[str, Any]], input: Inputs, output: Outputs, session: Session) -> None:
+    """Connect the room.
+
+    Parameters
+    ----------
+    values : callable
+        Present settings; a reactive calculation.
+    input, output, session
+        Of Shiny.
+    """
+    stopped = threading.Event()
+
+    @reactive.extended_task
+    async def fitting(asked: Mapping[str, Any]) -> Any:
+        _, data = study.draw(asked)
+        return asked, await in_thread(study.fit_all, data, asked["working"])
+
+    @reactive.extended_task
+    async def sampling(asked: Mapping[str, Any]) -> Any:
+        _, data = study.draw(asked)
+        start = time.perf_counter()
+        fit = await in_thread(study.fit_nuts, data)
+        return asked, fit, time.perf_counter() - start
+
+    @reactive.extended_task
+    async def repeating(asked: Mapping[str, Any]) -> Any:
+        found: list[Any] = []
+        for k in range(1, study.REPETITIONS + 1):
+            found.append(await in_thread(study.repetition, asked, k))
+            text = say("study.progress", done=k, all=study.REPETITIONS)
+            await session.send_custom_message("hierlmm-progress", {"id": "study_progress", "value": k, "text": text})
+            if stopped.is_set():
+                break
+        return asked, found
+
+    @reactive.effect
+    def _refit() -> None:
+        fitting.cancel()
+        fitting.invoke(values())
+
+    @reactive.effect
+    @reactive.event(input.study_nuts)
+    def _sample() -> None:
+        sampling.cancel()
+        sampling.invoke(values())
+
+    @reactive.effect
+    @reactive.event(input.study_repeat)
+    def _repeat() -> None:
+        if repeating.status() != "running":
+            stopped.clear()
+            repeating.invoke(values())
+
+    @reactive.effect
+    @reactive.event(input.study_stop)
+    def _stop() -> None:
+        stopped.set()
+
+    session.on_ended(stopped.set)
+
+    @output
+    @render.ui
+    def study_fits() -> Any:
+        asked, fits = fitting.result()
+        if sampling.status() == "success" and sampling.result()[0] == asked:
+            fits = {**fits, "NUTS": sampling.result()[1]}
+        return ui.HTML(study.show_fits(asked, fits))
+
+    @output
+    @render.ui
+    def study_nuts_text() -> Any:
+        if sampling.status() == "running":
+            return ui.HTML(paragraph(say("study.running")))
+        asked, fit, seconds = sampling.result()
+        if asked != values():
+            return None
+        said = say("study.nuts", seconds=seconds)
+        return ui.HTML("".join(paragraph(text) for text in (said, *fit.warnings)))
+
+    @output
+    @render.ui
+    def study_repeated() -> Any:
+        asked, found = repeating.result()
+        note = paragraph(say("study.earlier")) if asked != values() else ""
+        return ui.HTML(note + study.show_repeated(asked, found))
