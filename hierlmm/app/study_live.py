@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from shiny import Inputs, Outputs, Session, reactive, render, ui
 
@@ -27,7 +27,18 @@ PARTS = Parts(
 )
 
 
-def serve_study(values: Callable[[], Mapping[str, Any]], input: Inputs, output: Outputs, session: Session) -> None:
+type Values = Callable[[], Mapping[str, Any]]
+
+
+class Tasks(NamedTuple):
+    """Work that goes on while the page can be used."""
+
+    fitting: Any
+    sampling: Any
+    repeating: Any
+
+
+def serve_study(values: Values, input: Inputs, output: Outputs, session: Session) -> None:
     """Connect the room.
 
     Parameters
@@ -38,7 +49,13 @@ def serve_study(values: Callable[[], Mapping[str, Any]], input: Inputs, output: 
         Of Shiny.
     """
     stopped = threading.Event()
+    session.on_ended(stopped.set)
+    tasks = _tasks(session, stopped)
+    _started(tasks, stopped, values, input)
+    _shown(tasks, values, output)
 
+
+def _tasks(session: Session, stopped: threading.Event) -> Tasks:
     @reactive.extended_task
     async def fitting(asked: Mapping[str, Any]) -> Any:
         _, data = study.draw(asked)
@@ -62,45 +79,53 @@ def serve_study(values: Callable[[], Mapping[str, Any]], input: Inputs, output: 
                 break
         return asked, found
 
+    return Tasks(fitting, sampling, repeating)
+
+
+def _started(tasks: Tasks, stopped: threading.Event, values: Values, input: Inputs) -> None:
+    """What starts and stops them: a change of the settings, and the buttons."""
+
     @reactive.effect
     def _refit() -> None:
-        fitting.cancel()
-        fitting.invoke(values())
+        tasks.fitting.cancel()
+        tasks.fitting.invoke(values())
 
     @reactive.effect
     @reactive.event(input.study_nuts)
     def _sample() -> None:
-        sampling.cancel()
-        sampling.invoke(values())
+        tasks.sampling.cancel()
+        tasks.sampling.invoke(values())
 
     @reactive.effect
     @reactive.event(input.study_repeat)
     def _repeat() -> None:
-        if repeating.status() != "running":
+        if tasks.repeating.status() != "running":
             stopped.clear()
-            repeating.invoke(values())
+            tasks.repeating.invoke(values())
 
     @reactive.effect
     @reactive.event(input.study_stop)
     def _stop() -> None:
         stopped.set()
 
-    session.on_ended(stopped.set)
+
+def _shown(tasks: Tasks, values: Values, output: Outputs) -> None:
+    """What they found."""
 
     @output
     @render.ui
     def study_fits() -> Any:
-        asked, fits = fitting.result()
-        if sampling.status() == "success" and sampling.result()[0] == asked:
-            fits = {**fits, "NUTS": sampling.result()[1]}
+        asked, fits = tasks.fitting.result()
+        if tasks.sampling.status() == "success" and tasks.sampling.result()[0] == asked:
+            fits = {**fits, "NUTS": tasks.sampling.result()[1]}
         return ui.HTML(study.show_fits(asked, fits))
 
     @output
     @render.ui
     def study_nuts_text() -> Any:
-        if sampling.status() == "running":
+        if tasks.sampling.status() == "running":
             return ui.HTML(paragraph(say("study.running")))
-        asked, fit, seconds = sampling.result()
+        asked, fit, seconds = tasks.sampling.result()
         if asked != values():
             return None
         said = say("study.nuts", seconds=seconds)
@@ -109,6 +134,6 @@ def serve_study(values: Callable[[], Mapping[str, Any]], input: Inputs, output: 
     @output
     @render.ui
     def study_repeated() -> Any:
-        asked, found = repeating.result()
+        asked, found = tasks.repeating.result()
         note = paragraph(say("study.earlier")) if asked != values() else ""
         return ui.HTML(note + study.show_repeated(asked, found))
