@@ -7,12 +7,19 @@ from typing import Any
 
 from shiny import App, Inputs, Outputs, Session, reactive, render, ui
 
-from hierlmm.app import hierarchy, negative_icc, shrinkage, study, study_live, two_meanings
+from hierlmm.app import hierarchy, negative_icc, own_data, own_data_live, shrinkage, study, study_live, two_meanings
 from hierlmm.app.page import page
 from hierlmm.app.room import Room
 
-ROOMS: tuple[Room, ...] = (hierarchy.ROOM, study.ROOM, shrinkage.ROOM, negative_icc.ROOM, two_meanings.ROOM)
-PARTS = {"study": study_live.PARTS}
+ROOMS: tuple[Room, ...] = (
+    hierarchy.ROOM,
+    study.ROOM,
+    shrinkage.ROOM,
+    negative_icc.ROOM,
+    two_meanings.ROOM,
+    own_data.ROOM,
+)
+PARTS = {"study": study_live.PARTS, "own_data": own_data_live.PARTS}
 
 
 def make_app() -> App:
@@ -23,9 +30,10 @@ def make_app() -> App:
 def _server(input: Inputs, output: Outputs, session: Session) -> None:
     settings = {room.name: _settings(room, input) for room in ROOMS}
     for room in ROOMS:
-        _code(room, settings[room.name], output)
-        if room.name != "study":
+        if room.name not in PARTS:
             _page(room, settings[room.name], output)
+        if room.name != "own_data":
+            _code(room, settings[room.name], output)
 
     @output
     @render.ui
@@ -34,6 +42,7 @@ def _server(input: Inputs, output: Outputs, session: Session) -> None:
         return ui.HTML(study.show_study(values, *study.draw(values)))
 
     study_live.serve_study(settings["study"], input, output, session)
+    own_data_live.serve_own_data(settings["own_data"], input, output, session)
 
 
 def _settings(room: Room, input: Inputs) -> Callable[[], Mapping[str, Any]]:

@@ -130,6 +130,12 @@ def fit_nuts(data: pd.DataFrame) -> Any:
     return TwoLevelModel.from_formula(FORMULA, data).fit(seed=1, progressbar=False)
 
 
+def warm() -> None:
+    """Sample a small study, for what that loads and compiles."""
+    _, data = draw(ROOM.read({"subjects": 10, "visits": 3}))
+    TwoLevelModel.from_formula(FORMULA, data).fit(draws=10, tune=10, chains=1, seed=1, progressbar=False)
+
+
 def numbers(**values: Any) -> Found:
     """Draw the study and fit it."""
     complete, data = draw(values)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from shiny import Inputs, Outputs, Session, reactive, render, ui
@@ -25,6 +27,13 @@ PARTS = Parts(
     ),
     after=ui.tags.div(ui.output_ui("study_fits"), ui.output_ui("study_nuts_text"), ui.output_ui("study_repeated")),
 )
+
+
+@cache
+def _warm() -> None:
+    """Load the sampler beside what goes on, so that the first NUTS is as fast as the next."""
+    if sys.platform != "emscripten":
+        threading.Thread(target=study.warm, daemon=True).start()
 
 
 type Values = Callable[[], Mapping[str, Any]]
@@ -59,7 +68,9 @@ def _tasks(session: Session, stopped: threading.Event) -> Tasks:
     @reactive.extended_task
     async def fitting(asked: Mapping[str, Any]) -> Any:
         _, data = study.draw(asked)
-        return asked, await in_thread(study.fit_all, data, asked["working"])
+        fits = await in_thread(study.fit_all, data, asked["working"])
+        _warm()
+        return asked, fits
 
     @reactive.extended_task
     async def sampling(asked: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import lzma
 import re
 import warnings
@@ -83,6 +84,23 @@ def read_data(source: str, categorical: Sequence[str] = (), formula: str | None 
     return Source(_as_categories(read.frame, categorical), read.origin, read.notes)
 
 
+def read_bytes(name: str, content: bytes) -> Source:
+    """Read text that is in memory, as a file of this name would be; nothing is decompressed, nothing written.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    content : bytes
+
+    Raises
+    ------
+    DataError
+        If it cannot be read as a table.
+    """
+    return _read_file(Path(name), reader=partial(_read_text, labels=frozenset(), known=False, content=content))
+
+
 def _read_dataset(name: str) -> Source:
     if name not in catalogue():
         reason = f"there is neither a file nor a data set of this name.{closest(name, catalogue())}"
@@ -127,10 +145,18 @@ def _label_columns(categorical: Sequence[str], formula: str | None) -> frozenset
     return frozenset(labels)
 
 
-def _read_file(path: Path, labels: frozenset[str] = frozenset(), *, known: bool = False) -> Source:
+def _read_file(
+    path: Path,
+    labels: frozenset[str] = frozenset(),
+    *,
+    known: bool = False,
+    reader: Callable[[Path], Source] | None = None,
+) -> Source:
     kind, compression = _format(path)
-    if kind in PARQUET and not compression:
-        read: Callable[[Path], Source] = _read_parquet
+    if reader is not None:
+        read = reader
+    elif kind in PARQUET and not compression:
+        read = _read_parquet
     elif kind in EXCEL and not compression:
         read = _read_excel
     elif kind in TEXT:
@@ -188,9 +214,10 @@ def _read_excel(path: Path) -> Source:
     return Source(frame, f"Excel file {path}", (*notes, *_nearly_numeric(frame)))
 
 
-def _read_text(path: Path, labels: frozenset[str], *, known: bool) -> Source:
+def _read_text(path: Path, labels: frozenset[str], *, known: bool, content: bytes | None = None) -> Source:
+    in_memory = None if content is None else io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
     try:
-        with _open_text(path) as handle:
+        with in_memory or _open_text(path) as handle:
             separator, decimal = _dialect(path, handle.read(65536))
             handle.seek(0)
             with warnings.catch_warnings():

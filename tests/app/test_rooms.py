@@ -14,11 +14,11 @@ import pytest
 from rooms import run
 
 import hierlmm as hl
-from hierlmm.app import hierarchy, negative_icc, shrinkage, study, two_meanings
+from hierlmm.app import hierarchy, negative_icc, own_data, shrinkage, study, two_meanings
 from hierlmm.app.settings import Choice, Heights, Number
 
 KINDS = (shrinkage.SEPARATE, shrinkage.PARTIAL, shrinkage.POOLED)
-ROOMS = {r.ROOM.name: r.ROOM for r in (hierarchy, study, shrinkage, negative_icc, two_meanings)}
+ROOMS = {r.ROOM.name: r.ROOM for r in (hierarchy, study, shrinkage, negative_icc, two_meanings, own_data)}
 
 
 def ends(room):

@@ -51,6 +51,28 @@
       one.value = one.dataset.default;
       changed(one);
     }
+    const file = button.form.querySelector("input[type=file]");
+    if (file && file.value) {
+      file.value = "";
+      Shiny.setInputValue("own_data_sent", { name: "", size: 0, content: "" }, { priority: "event" });
+    }
+  });
+
+  /* A file is read here and sent as text; one that is too large is only named. */
+  document.addEventListener("change", async (event) => {
+    const field = event.target;
+    if (field.id !== "own_data_file" || !field.files.length) return;
+    const file = field.files[0];
+    let content = "";
+    if (file.size <= Number(field.dataset.most)) {
+      const url = await new Promise((done) => {
+        const reader = new FileReader();
+        reader.onloadend = () => done(reader.result || "");
+        reader.readAsDataURL(file);
+      });
+      content = url.slice(url.indexOf(",") + 1);
+    }
+    Shiny.setInputValue("own_data_sent", { name: file.name, size: file.size, content }, { priority: "event" });
   });
 
   /* Points that can be moved: by pointer, or by arrow keys when one of them has the focus. */
