@@ -304,6 +304,8 @@ def _same_rows(pair: str, a: Design, b: Design) -> None:
         differs = _first_difference(a, b)
         if differs is None:
             return
+        if set(a.subjects) != set(b.subjects):
+            _alike(pair, "grouping factors", a.hierarchy.subject, b.hierarchy.subject)
         sizes += differs
         remedy = "fit both to the same data"
     raise DataError(sizes, "estimates from different data differ for reasons other than the estimator", remedy, SEE)

@@ -22,7 +22,7 @@ from hierlmm.inference.chibar import Mixture, null_distribution
 from hierlmm.inference.maximum import SEE, Maximum, as_fit, likelihood_fits, maximise, maximum_of, model_text
 from hierlmm.inference.nesting import Change, NotNested, changes, same_fixed
 from hierlmm.inference.refits import require_likelihood
-from hierlmm.inference.rows import refuse_other_rows
+from hierlmm.inference.rows import refuse_other_rows, same_subjects
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import align, number, probability_text, sayer
@@ -96,7 +96,8 @@ def ratio_test(small: Maximum, large: Maximum, labels: tuple[str, str] = ("the s
     statistic = 2.0 * (large.loglik - small.loglik)
     statistic = 0.0 if abs(statistic) < ROUNDING else statistic
     p = float(chi2.sf(max(statistic, 0.0), df))
-    by_subject = not (small.design.has_several_factors or large.design.has_several_factors)
+    several = small.design.has_several_factors or large.design.has_several_factors
+    by_subject = not several and same_subjects(small.design, large.design)
     return RatioTest(statistic, df, p, null_distribution(small, found, df, by_subject=by_subject), tuple(found))
 
 

@@ -30,7 +30,7 @@ from hierlmm.fits.base import Fit
 from hierlmm.inference.conditional_aic import conditional_aic
 from hierlmm.inference.maximum import PAGE, Maximum, labelled, maximum_of, model_text
 from hierlmm.inference.nesting import same_fixed
-from hierlmm.inference.rows import as_they_come, other_rows
+from hierlmm.inference.rows import as_they_come, other_rows, same_subjects
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import align, sayer
@@ -232,7 +232,7 @@ class _Board:
             if (reason := _other_likelihood(maximum_of(of[first]), found)) is not None:
                 self.blank(label, OF_MAXIMUM, SAY("compare_models.unlike", first=first, reason=reason))
                 continue
-            self._likelihood(label, fit, found)
+            self._likelihood(label, fit, found, by_subject=same_subjects(of[first].design, fit.design))
         if methods:
             self.notes.append(SAY("compare_models.caic", methods=" or ".join(sorted(methods))))
 
@@ -246,7 +246,7 @@ class _Board:
         self.values.loc[label, "caic"] = conditional.value
         return {conditional.method}
 
-    def _likelihood(self, label: str, fit: Any, found: Maximum) -> None:
+    def _likelihood(self, label: str, fit: Any, found: Maximum, *, by_subject: bool) -> None:
         n, k = found.design.n_obs, found.n_parameters
         room = n - k - 1
         self.put(label, loglik=found.loglik, aic=found.aic, bic=found.bic)
@@ -254,7 +254,7 @@ class _Board:
             self.put(label, aicc=found.aic + 2.0 * k * (k + 1) / room)
         else:
             self.blank(label, ["aicc"], SAY("compare_models.no_room", k=k, n=n))
-        for name in OF_MAXIMUM if not found.design.has_several_factors else ():  # no sum over independent subjects
+        for name in OF_MAXIMUM if by_subject and not found.design.has_several_factors else ():  # else no common sum
             if name in self.by:
                 own = fit.subject_loglik().to_numpy()[as_they_come(fit.design)]
                 self.units[name, label] = own * (1.0 if name == "loglik" else -2.0)
@@ -271,6 +271,9 @@ class _Board:
             if (reason := _other_data(of[first], fit)) is not None:
                 own = SAY("compare_models.unlike", first=first, reason=reason)
                 self.blank(label, ["loo_subject", "stacking"], own)
+                continue
+            if not same_subjects(of[first].design, fit.design):
+                self.blank(label, ["loo_subject", "stacking"], SAY("compare_models.subjects", first=first))
                 continue
             kept[label] = loo(fit, "subject")
             self.put(label, loo_subject=kept[label].elpd)

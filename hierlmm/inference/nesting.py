@@ -25,10 +25,10 @@ from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.design.design import Design
-from hierlmm.design.factors import lies_in
-from hierlmm.design.rows import Grouping, RandomTerm
+from hierlmm.design.rows import RandomTerm
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.groups import group_order, group_starts
+from hierlmm.inference.rows import same_groups, same_subjects
 
 Where = Literal["inside", "boundary", "unidentified"]
 SPAN = 1e-7
@@ -90,7 +90,9 @@ def changes(small: Design, large: Design) -> list[Change]:
         If the smaller is no special case of the larger.
     """
     fixed = _fixed(small, large)
-    several = small.has_several_factors or large.has_several_factors
+    several = small.has_several_factors or large.has_several_factors or not same_subjects(small, large)
+    if several and small.has_residual_structure:
+        raise NotNested(f"its residuals have a structure by {small.hierarchy.subject}, and the larger other groups")
     if small.term and not large.term and not several:
         return [*fixed, _effects_in_correlation(small, large)]
     random = _factors(small, large) if several else _random(small, large)
@@ -100,19 +102,15 @@ def changes(small: Design, large: Design) -> list[Change]:
 def _factors(small: Design, large: Design) -> list[Change]:
     """Each grouping factor of the smaller is one of the larger, by whatever name, and its effects lie in theirs."""
     if small.group or large.group:
-        raise NotNested("a D of its own for each level of a group, and several grouping factors")
+        raise NotNested("a D of its own for each level of a group, and other grouping factors")
     left, found = list(small.random), list[Change]()
     for own in large.random:
-        same = [k for k, other in enumerate(left) if _same_groups(other.group, own.group)]
+        same = [k for k, other in enumerate(left) if same_groups(other.group, own.group)]
         found += _random(_with_factor(small, *(left.pop(k) for k in same)), _with_factor(large, own))
     if left:
         names = " and ".join(other.columns.group or small.hierarchy.subject for other in left)
         raise NotNested(f"{names} is no grouping factor of the larger")
     return found
-
-
-def _same_groups(a: Grouping, b: Grouping) -> bool:
-    return lies_in(a, b) and lies_in(b, a)
 
 
 def _with_factor(design: Design, *own: RandomTerm) -> Design:

@@ -1,4 +1,7 @@
-"""Whether two models are about the same rows: response, subjects and family, row by row."""
+"""Whether two models are about the same rows: response, trials and columns of groups, row by row.
+
+Models may group the same rows by other columns; a column that both use has to have the same groups in both.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.design.design import Design
+from hierlmm.design.factors import lies_in
 from hierlmm.design.formula import unquoted
+from hierlmm.design.rows import Grouping
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.inference.maximum import SEE
 
@@ -34,22 +39,18 @@ def other_rows(a: Design, b: Design) -> tuple[str, str] | None:
     if a.rows is b.rows:
         return None
     again = "fit both to the same rows (missing='drop' drops other rows where the covariates differ)"
-    several = a.has_several_factors or b.has_several_factors  # whose units depend on the factors in use
-    if several and a.n_obs != b.n_obs:
+    if a.n_obs != b.n_obs:
         return f"{a.n_obs} rows, and {b.n_obs} rows", again
-    if not several and (a.n_obs != b.n_obs or a.n_subjects != b.n_subjects):
-        return f"{a.n_obs} rows of {a.n_subjects} subjects, and {b.n_obs} rows of {b.n_subjects}", again
     if not same(a.y, b.y):
         if same(np.sort(a.y), np.sort(b.y)):
             return "the rows are not in the same order", "sort the data in one way before fitting"
         return f"other values of {a.hierarchy.response!r}", again
     if other_kept(a, b):
         return f"missing='drop' dropped {a.n_dropped} rows, and {b.n_dropped} others", again
-    if not several and not np.array_equal(_subjects(a), _subjects(b)):
-        return (
-            f"other subjects in the rows ({a.hierarchy.subject}, {b.hierarchy.subject})",
-            "use one column of subjects",
-        )
+    ours, theirs = _groupings(a), _groupings(b)
+    for name in ours:
+        if name in theirs and not same_groups(ours[name], theirs[name]):
+            return f"other subjects in the rows, by {name}", f"fit both to a table with one column {name!r}"
     if not same(a.trials, b.trials):
         return "other numbers of trials", "use one column of trials"
     return None
@@ -98,12 +99,21 @@ def other_kept(a: Design, b: Design) -> bool:
     return not np.array_equal(ours, theirs)
 
 
-def _subjects(design: Design) -> np.ndarray:
-    """Subjects numbered in the order in which they come: their names do not matter."""
-    order = as_they_come(design)
-    place = np.empty(int(order.max()) + 1, dtype=np.intp)
-    place[order] = np.arange(len(order))
-    return place[design.subject_index]
+def same_subjects(a: Design, b: Design) -> bool:
+    """Whether two models of the same rows have the same independent subjects, by whatever name."""
+    return a.rows is b.rows or same_groups(a.rows.subject, b.rows.subject)
+
+
+def same_groups(a: Grouping, b: Grouping) -> bool:
+    """Whether two factors divide the rows into the same groups."""
+    return lies_in(a, b) and lies_in(b, a)
+
+
+def _groupings(design: Design) -> dict[str, Grouping]:
+    """What the rows are grouped by: each of several factors, or subjects."""
+    if design.has_several_factors:
+        return {own.columns.group: own.group for own in design.random}
+    return {design.hierarchy.subject: design.rows.subject}
 
 
 def as_they_come(design: Design) -> np.ndarray:

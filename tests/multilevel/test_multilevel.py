@@ -91,6 +91,36 @@ def test_models_with_other_factors_are_not_nested(pastes, nested_ml, pupils):
     assert row["df"] == 3 and row["p_mixture"] < row["p"]
 
 
+def test_one_factor_against_another_is_of_the_same_rows(penicillin):
+    """Information criteria, and no likelihood-ratio test of one factor within another."""
+    rows = hl.load_dataset("penicillin")
+    plate, sample = (build(f"diameter ~ 1 + (1 | {g})", rows).fit_ml() for g in ("plate", "sample"))
+    both = penicillin
+    found = hl.compare_models(plate, sample, both)
+    assert found.table["aic"].tolist() == pytest.approx(
+        [2 * f.n_parameters - 2 * f.loglik for f in (plate, sample, both)]
+    )
+    assert found.differences["se"].isna().all()
+    with pytest.raises(SpecificationError, match="none has more to test"):
+        hl.anova(plate, sample)
+    for small in (plate, sample):
+        assert hl.anova(small, both).table["df"].iloc[1] == 1
+    slope = rows.assign(x=np.random.default_rng(1).normal(size=len(rows)))
+    larger = nearest(build("diameter ~ 1 + (x | sample)", slope), 3)
+    with pytest.raises(SpecificationError, match="plate is no grouping factor of the larger"):
+        hl.anova(build("diameter ~ 1 + (1 | plate)", slope).fit_reml(), larger)
+    with pytest.raises(SpecificationError, match="grouping factors \\(plate and sample\\)"):
+        hl.compare(plate, sample)
+    serial = hl.MarginalModel("diameter ~ 1", correlation=hl.CompoundSymmetry(), subject="plate", data=rows).fit_ml()
+    with pytest.raises(SpecificationError, match="residuals have a structure by plate"):
+        hl.anova(serial, both)
+    plain = hl.MarginalModel("diameter ~ 1", subject="plate", data=rows).fit_ml()
+    assert hl.anova(plain, sample).table["df"].iloc[1] == 1  # without residual structure no group matters
+    moved = rows.assign(plate=np.roll(rows["plate"].to_numpy(), 1))
+    with pytest.raises(DataError, match="other subjects in the rows, by plate"):
+        hl.anova(both, build("diameter ~ 1 + (1 | plate)", moved).fit_ml())
+
+
 def nearest(model, n):
     from hierlmm.fit.make import fit_of
     from hierlmm.likelihood.estimate import LikelihoodEstimate, make_criterion
