@@ -23,7 +23,7 @@ from hierlmm.design.hierarchy import Hierarchy
 from hierlmm.design.levels import Levels
 from hierlmm.design.outcome import GAUSSIAN, Outcome
 from hierlmm.design.residual import Residual
-from hierlmm.design.rows import RandomTerm, Rows
+from hierlmm.design.rows import RandomTerm, Rows, known_groups
 from hierlmm.design.terms import NewData, Parts, Terms
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.families.family import Family
@@ -291,16 +291,19 @@ class Design:
             If a column is absent, a factor level is new, or a value is missing.
         """
         present, subject = column_names(data), self.hierarchy.subject
+        by = (subject,) if subject in present else self.hierarchy.subject_columns
         require_columns(self.terms.variables, present, "new data without the column", add=True)
         if need_subject:
-            require_columns([subject], present, "new data without the subject column", add=True)
-        extra = [c for c in (subject, *self.residual_columns) if c in present]
+            require_columns(by, present, "new data without the subject column", add=True)
+        extra = [c for c in (*by, *self.residual_columns) if c in present]
         wanted = list(dict.fromkeys([*self.terms.variables, *extra]))
         frame, _ = complete_rows(to_pandas(data, wanted), "raise", new=True)
         new = self.terms.apply(frame)
-        if subject not in new.frame.columns:
+        if not set(by) <= set(new.frame.columns):
             return new
-        return replace(new, subject_index=self.subjects.get_indexer(pd.Index(new.frame[subject].to_numpy())))
+        labels, at = known_groups(self.subjects, self.frame, new.frame, by)
+        frame = new.frame if subject in new.frame.columns else new.frame.assign(**{subject: labels})
+        return replace(new, frame=frame, subject_index=at)
 
 
 def own_columns(design: Design, Z: FloatArray) -> FloatArray:

@@ -47,7 +47,7 @@ from hierlmm.design.hierarchy import (
 )
 from hierlmm.design.outcome import GAUSSIAN, Outcome, with_trials
 from hierlmm.design.residual import INDEPENDENT
-from hierlmm.design.rows import Grouping, RandomTerm, Said, group_by, read_rows, with_levels
+from hierlmm.design.rows import Grouping, RandomTerm, Said, group_by, known_groups, read_rows, with_levels
 from hierlmm.design.terms import NewData, RandomColumns, Terms, parts_name
 from hierlmm.errors import DataError, FormulaError
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
@@ -78,6 +78,11 @@ class FactorHierarchy(Hierarchy):
     def has_several_factors(self) -> bool:
         """Whether there are several grouping factors, not one whose groups are combinations."""
         return len({bar.subject for bar in self.bars}) > 1
+
+    @property
+    def subject_columns(self) -> tuple[str, ...]:
+        """Columns of the data that say, together, who a row belongs to, where one factor has such groups."""
+        return (self.subject,) if self.has_several_factors else self.bars[0].columns
 
     @property
     def formula(self) -> str:
@@ -136,9 +141,13 @@ def design_from_factors(
 def _with_one_factor(parsed: ParsedFormula, data: Any, outcome: Outcome, missing: str) -> Design:
     """The design of a two-level model, whose formula names the columns of its groups."""
     own = parsed.random[0] if parsed.random else None
-    design = design_from_formula(parsed, _with_column(data, own) if own else data, outcome=outcome, missing=missing)
+    data = _with_column(data, own) if own else data
+    design = design_from_formula(parsed, data, outcome=outcome, missing=missing)
     if own is None or not own.combined:
         return design
+    kept = slice(None) if design.rows.kept is None else design.rows.kept  # predictions look at the columns themselves
+    parts = {c: data[c].iloc[kept].to_numpy() for c in own.columns if c not in design.frame}
+    design = replace(design, rows=replace(design.rows, frame=design.frame.assign(**parts)))
     known = {f.name: getattr(design.hierarchy, f.name) for f in fields(Hierarchy)}
     said = FactorHierarchy(**known, bars=parsed.random)
     return replace(design, terms=replace(design.terms, hierarchy=said))
@@ -375,18 +384,7 @@ def _bars(design: Design) -> dict[str, Bar]:
 
 
 def _known(design: Design, k: int, frame: pd.DataFrame, columns: tuple[str, ...]) -> NewGroups:
-    labels = design.random[k].group.labels
-    if len(columns) == 1:
-        own = pd.Index(frame[columns[0]].to_numpy())
-        return NewGroups(own, labels.get_indexer(own))
-    seen, texts = np.ones(len(frame), dtype=bool), []
-    for name in columns:  # a value of another type than that of the fitted data is another value, as with one column
-        given, fitted = pd.Index(frame[name].to_numpy()), group_by(design.frame[name]).labels
-        at = fitted.get_indexer(given)
-        seen &= at >= 0
-        texts.append(np.where(at >= 0, fitted.astype(str).to_numpy()[at], given.astype(str)))
-    joined = pd.Index([":".join(values) for values in zip(*texts, strict=True)], dtype=object)
-    return NewGroups(joined, np.where(seen, labels.get_indexer(joined), -1))
+    return NewGroups(*known_groups(design.random[k].group.labels, design.frame, frame, columns))
 
 
 def relations(design: Design) -> list[str]:

@@ -82,6 +82,11 @@ class Hierarchy:
     group: str | None = None
 
     @property
+    def subject_columns(self) -> tuple[str, ...]:
+        """Columns of the data that say who a row belongs to."""
+        return (self.subject,)
+
+    @property
     def level1(self) -> str:
         """Level 1 as a formula: ``distance ~ time``."""
         added = [_right_side(self.level1_terms), *(f"offset({o})" for o in self.offsets)]

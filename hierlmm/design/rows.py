@@ -275,6 +275,23 @@ def _refuse_numbers_as_text(frame: pd.DataFrame, factors: Iterable[str]) -> None
         raise DataError(received, reason, remedy, SEE)
 
 
+def known_groups(
+    labels: pd.Index, fitted: pd.DataFrame, frame: pd.DataFrame, columns: Sequence[str]
+) -> tuple[pd.Index, IntArray]:
+    """Labels of the groups of new rows, and their positions among those that were fitted, -1 for a new group."""
+    if len(columns) == 1:
+        own = pd.Index(frame[columns[0]].to_numpy())
+        return own, labels.get_indexer(own)
+    seen, texts = np.ones(len(frame), dtype=bool), []
+    for name in columns:  # a value of another type than that of the fitted data is another value, as with one column
+        given, known = pd.Index(frame[name].to_numpy()), group_by(fitted[name]).labels
+        at = known.get_indexer(given)
+        seen &= at >= 0
+        texts.append(np.where(at >= 0, known.astype(str).to_numpy()[at], given.astype(str)))
+    joined = pd.Index([":".join(values) for values in zip(*texts, strict=True)], dtype=object)
+    return joined, np.where(seen, labels.get_indexer(joined), -1)
+
+
 def group_by(column: pd.Series) -> Grouping:
     """Number the groups in the order of their labels (of their categories, where there are any).
 

@@ -125,7 +125,8 @@ def unpack_design(said: Mapping[str, Any], arrays: Arrays, frame: pd.DataFrame, 
             reason = f"the columns of {name} that come of the rows now are not those that were fitted"
             remedy = "use the versions of hierlmm and formulaic that saved the fit, or fit the model again"
             raise DataError(call, reason, remedy, SEE)
-    rows = replace(design.rows, frame=design.frame[said["columns"]], n_dropped=said["n_dropped"])
+    parts = {c: frame[c].to_numpy() for c in said["columns"] if c not in design.frame}  # of combined groups
+    rows = replace(design.rows, frame=design.frame.assign(**parts)[said["columns"]], n_dropped=said["n_dropped"])
     terms = replace(design.terms, dtypes=dict(rows.frame.dtypes))
     fitted = unpack(said["variance_fitted"], arrays)
     return replace(design, rows=rows, terms=terms, variance_fitted=fitted)

@@ -378,3 +378,21 @@ def test_covariates_of_known_groups_are_what_they_were(pastes):
         fit.predict(own.assign(heat=7.0), level="batch")
     new = own.assign(heat=7.0, batch="Z")
     assert len(fit.predict(new, new_groups="allow")) == 1 and len(fit.predict(own.assign(heat=7.0), "population")) == 1
+
+
+def test_one_combined_factor_predicts_by_its_columns(pastes, tmp_path):
+    """The combination is no column of the table: it is put together as it was for the fit."""
+    rows = pastes.assign(cask=pastes["cask"].astype(str), strength=pastes["strength"].where(pastes.index != 3))
+    with pytest.warns(UserWarning, match="missing"):
+        fit = build("strength ~ 1 + (1 | batch:cask)", rows, missing="drop").fit_reml()
+    complete = rows.drop(index=3)
+    assert np.array_equal(fit.predict(complete)["estimate"], fit.predict()["estimate"])
+    again = hl.load_fit(fit.save(tmp_path / "one.nc"))
+    assert np.array_equal(again.predict(complete)["estimate"], fit.predict()["estimate"])
+    named = complete.assign(**{"batch:cask": complete["batch"].astype(str) + ":" + complete["cask"]})
+    assert np.array_equal(fit.predict(named)["estimate"], fit.predict()["estimate"])
+    with pytest.raises(DataError, match="batch:cask 'A:z' at level='subject'"):
+        fit.predict(complete.head(1).assign(cask="z"))
+    assert len(fit.predict(complete.head(1)[["batch"]], level="new_subject")) == 1
+    with pytest.raises(DataError, match="without the subject column 'cask'"):
+        fit.predict(complete[["batch"]])
