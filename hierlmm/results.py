@@ -106,7 +106,7 @@ class Table:
         head, body = text.split("<tbody>")
         if self.index and self.frame.index.name:  # over its own column, not in a row of empty headings
             head = head.replace("<th></th>", f"<th>{html.escape(str(self.frame.index.name))}</th>", 1)
-        head = re.sub(r"<th\b", '<th scope="col"', head)
+        head = re.sub(r"<th\b", '<th scope="col"', head).replace('<th scope="col"></th>', "<td></td>")  # heads nothing
         body = re.sub(r"<th\b", '<th scope="row"', body)
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return re.sub(r"<table[^>]*>", lambda _: f"<table>{caption}", head, count=1) + "<tbody>" + body

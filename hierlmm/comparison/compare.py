@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from hierlmm import plots
@@ -133,6 +134,37 @@ class Comparison(SideBySide):
             Of the table; without it there is no ``table`` around the ``tabular``.
         """
         return comparison_latex(self, caption)
+
+    def report(self, path: Any, *, title: str | None = None, source: str | None = None, simulations: int = 499) -> Path:
+        """Write everything about the fits on one page, a file for any browser that needs no network.
+
+        Data, equations, estimates side by side, words, pictures, checks, priors, versions, and the code that makes the
+        fits again. What is about one fit is about the reference.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, ending in ``.html``; a file of this name is replaced.
+        title : str, optional
+            Of the page; response, subjects and estimators by default.
+        source : str, optional
+            Python code that reads the table, for the code on the page: ``"pd.read_csv('growth.csv')"``.
+        simulations : int
+            Data sets simulated under the fit for the checks, as in ``fit.check()``.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        SpecificationError
+            If the name does not end in ``.html``, or its folder is not there.
+        """
+        from hierlmm.pages.report import write_report
+
+        return write_report(self, path, title=title, source=source, simulations=simulations)
 
     plot_conditional_vs_marginal = as_verb(plots.plot_conditional_vs_marginal, "variable", "by")
     plot_forest = as_verb(plots.plot_forest)

@@ -31,10 +31,10 @@ def _written(design: Design) -> bool:
 
 
 def _rows(design: Design) -> str:
-    cells = [["factor", "groups", "rows a group", "random effects"], *_lines(design)]
+    cells = [["factor", "groups", "rows a group", "random effects"], *factor_lines(design)]
     table = [f"  {line}" for line in align(cells, (0, 3))]
     told = [f"  {said}." for said in relations(design)]
-    facts = [f"  {line}" for line in align([[name, value] for name, value in _facts(design).items()], (0, 1))]
+    facts = [f"  {line}" for line in align([[name, value] for name, value in factor_facts(design).items()], (0, 1))]
     parts = [f"Formula: {design.hierarchy.formula}", "\n".join(["Grouping factors", *table, *told])]
     if not design.is_gaussian:
         parts.insert(1, f"Family: {design.family}" + (f"; {design.rows.note}" if design.rows.note else ""))
@@ -46,7 +46,8 @@ def _title(design: Design) -> str:
     return f"Multilevel model: {unquoted(design.hierarchy.response)} by {', '.join(finest_first(design))}"
 
 
-def _lines(design: Design) -> list[list[str]]:
+def factor_lines(design: Design) -> list[list[str]]:
+    """Factor, groups, rows a group and random effects, the finest factor first."""
     own = {term.columns.group: term for term in design.random}
     found = []
     for name, groups in finest_first(design).items():
@@ -62,7 +63,8 @@ def _effects(term: RandomTerm) -> str:
     return ", ".join(own[0] if len(own) == 1 else f"({', '.join(own)})" for own in names)
 
 
-def _facts(design: Design) -> dict[str, str]:
+def factor_facts(design: Design) -> dict[str, str]:
+    """What is known of the rows and parameters before fitting, by name."""
     parameters = design.n_random_parameters
     dropped = {"rows dropped": f"{design.n_dropped:,} (missing values)"} if design.n_dropped else {}
     own = ", and σ"

@@ -60,3 +60,44 @@ class Verbs(EffectVerbs, SubjectVerbs, ShareVerbs, CheckVerbs, PlotVerbs, DataPi
 
         answers = None if data else answers_of(self)
         return write_record(record_of(self), path, answers=answers, overwrite=overwrite)
+
+    def report(
+        self,
+        path: Any,
+        *,
+        title: str | None = None,
+        source: str | None = None,
+        ci: float = 0.95,
+        simulations: int = 499,
+    ) -> Path:
+        """Write everything about the fit on one page, a file for any browser that needs no network.
+
+        Data, equations, estimates, words, pictures, checks, priors, versions, and the code that makes the fit again.
+        Several fits on one page: ``hl.compare(fit, other).report(path)``.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, ending in ``.html``; a file of this name is replaced.
+        title : str, optional
+            Of the page; response, subjects and estimator by default.
+        source : str, optional
+            Python code that reads the table, for the code on the page: ``"pd.read_csv('growth.csv')"``.
+        ci : float
+            Probability of the intervals.
+        simulations : int
+            Data sets simulated under the fit for the checks, as in ``fit.check()``.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        SpecificationError
+            If the name does not end in ``.html``, or its folder is not there.
+        """
+        from hierlmm.comparison.compare import compare
+
+        return compare(self, ci=ci).report(path, title=title, source=source, simulations=simulations)
