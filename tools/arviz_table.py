@@ -61,9 +61,9 @@ class Cost(NamedTuple):
 COSTS: list[Cost] = []
 
 
-def fits(names: Sequence[str] = MODELS, **sampling: Any) -> dict[str, Any]:
-    """The five models, or some of them, with all groups that a tree can have."""
-    sleep = hl.load_dataset("sleepstudy")
+def fits(names: Sequence[str] = MODELS, rows: int | None = None, **sampling: Any) -> dict[str, Any]:
+    """The five models, or some of them, with all groups that a tree can have; of the sleep study the first rows."""
+    sleep = hl.load_dataset("sleepstudy").iloc[:rows]
     large = hl.simulate(
         beta={"Intercept": 10.0, "time": 2.0},
         D=[[4.0, 0.3], [0.3, 0.25]],
