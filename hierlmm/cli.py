@@ -104,15 +104,17 @@ def _as_options(text: str) -> str:
 
 def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     from hierlmm.fit.registry import ESTIMATORS
+    from hierlmm.pages.path import checked_path
     from hierlmm.report.run import parse_methods, run, say
     from hierlmm.report.write import prepare_folder
 
     several = _has_several_factors(arguments.formula)
     methods = parse_methods(arguments.estimators or ("nuts,reml" if arguments.family is None else "ml"))
     _check_arguments(arguments, several)
-    folder = None if arguments.out is None else prepare_folder(arguments.out)
+    out = getattr(arguments, "out", None)
+    folder = None if out is None else prepare_folder(out)
+    page = None if arguments.report is None else checked_path(arguments.report)
     with progress.step("Reading the data"):
-        from hierlmm.families.names import family_named
         from hierlmm.likelihood.checks import check_quadrature
         from hierlmm.report.read import read_data, refuse_blanks, refuse_wide
 
@@ -123,10 +125,7 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     for note in source.notes:
         progress.note(note)
     with progress.step("Setting up the model"):
-        names = ("missing", "trials", "exposure", *(() if several else OF_SUBJECTS))
-        said = {name: getattr(arguments, name) for name in names}
-        said["family"] = family_named(arguments.family or "gaussian", arguments.link)
-        model = _with_notes(progress.note, several, arguments.formula, source.frame, **said)
+        model = _with_notes(progress.note, *_model(arguments, several), source.frame)
     points = arguments.n_quadrature
     if points is not None and "ml" not in methods:
         received, reason = (
@@ -138,12 +137,36 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
         check_quadrature(points, model.design)
     options = {name: getattr(arguments, name) for name in ("draws", "tune", "chains", "seed", "target_accept")}
     sampling = {name: value for name, value in options.items() if value is not None}
-    shown: dict[str, Any] = {"ci": arguments.ci, "folder": folder, "plots": arguments.plots, "progress": progress}
+    shown: dict[str, Any] = {"ci": arguments.ci, "folder": folder, "progress": progress}
+    shown |= {"plots": getattr(arguments, "plots", False), "page": page, "source": source.code}
     failed = run(model, methods, sampling=sampling, n_quadrature=points or 1, **shown)
-    if folder is None:
+    if folder is None and page is None:
         labels = ", ".join(ESTIMATORS[m].label for m in methods)
         progress.line(f"Nothing was written; --out DIR writes the results of {labels}")
-    return _verdict(failed, folder is not None)
+    return _verdict(failed, folder is not None or page is not None)
+
+
+def _model(arguments: argparse.Namespace, several: bool) -> tuple[Callable[..., Any], str, dict[str, Any]]:
+    """What makes the model, its formula, and its options."""
+    from hierlmm import MarginalModel, MultilevelModel, TwoLevelModel
+    from hierlmm.families.names import family_named
+    from hierlmm.report.structures import correlation_named, variance_named
+
+    said = {name: getattr(arguments, name) for name in ("missing", "trials", "exposure")}
+    said["family"] = family_named(arguments.family or "gaussian", arguments.link)
+    if several:
+        return MultilevelModel.from_formula, arguments.formula, said
+    correlation, variance = correlation_named(arguments.residual), variance_named(arguments.residual_variance)
+    said |= {"weights": arguments.weights}
+    if arguments.subject is not None:
+        own = {"correlation": correlation, "variance": variance, "group": arguments.residual_group}
+        return MarginalModel, arguments.formula, said | own | {"subject": arguments.subject}
+    own = {name: getattr(arguments, name) for name in ("covariance", "group", "residual_group")}
+    return (
+        TwoLevelModel.from_formula,
+        arguments.formula,
+        said | own | {"residual": correlation, "residual_variance": variance},
+    )
 
 
 def _has_several_factors(formula: str) -> bool:
@@ -156,10 +179,10 @@ def _has_several_factors(formula: str) -> bool:
         return False
 
 
-def _with_notes(note: Callable[[str], None], several: bool, formula: str, data: Any, **options: Any) -> Any:
+def _with_notes(
+    note: Callable[[str], None], make: Callable[..., Any], formula: str, options: dict[str, Any], data: Any
+) -> Any:
     """Make the model; what it warns of (rows dropped) becomes notes."""
-    from hierlmm import MultilevelModel, TwoLevelModel
-
     with warnings.catch_warnings():
         warnings.simplefilter("always", FitWarning)
         shown = warnings.showwarning
@@ -171,7 +194,7 @@ def _with_notes(note: Callable[[str], None], several: bool, formula: str, data: 
                 shown(message, category, *rest, **more)
 
         warnings.showwarning = show
-        return (MultilevelModel if several else TwoLevelModel).from_formula(formula, data, **options)
+        return make(formula, data=data, **options)
 
 
 def _demo(arguments: argparse.Namespace, progress: Progress) -> int:
@@ -239,7 +262,7 @@ def _verdict(failed: list[str], written: bool) -> int:
     return NOT_CONVERGED
 
 
-OF_SUBJECTS = ("covariance", "group", "residual_group", "weights")
+OF_SUBJECTS = ("covariance", "group", "residual", "residual_variance", "residual_group", "weights", "subject")
 """Options that a model with several grouping factors has not."""
 
 
@@ -253,6 +276,10 @@ def _check_arguments(arguments: argparse.Namespace, several: bool) -> None:
     if arguments.link is not None and arguments.family is None:
         reason = "a link belongs to a family"
         raise SpecificationError(f"--link {arguments.link}", reason, "name it too, for example --family bernoulli", see)
+    for name in ("covariance", "group") if arguments.subject is not None else ():
+        if getattr(arguments, name) is not None:
+            received, reason = f"--{name} with --subject", "a marginal model has no random effects"
+            raise SpecificationError(received, reason, "leave one of them out", see)
     for name in OF_SUBJECTS if several else ():
         if getattr(arguments, name) is not None:
             received, reason = f"--{name.replace('_', '-')} with several grouping factors", "it is of two levels"
@@ -276,7 +303,12 @@ def _app(arguments: argparse.Namespace, progress: Progress) -> int:
     return OK
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace, Progress], int]] = {"fit": _fit, "demo": _demo, "datasets": _datasets}
+COMMANDS: dict[str, Callable[[argparse.Namespace, Progress], int]] = {
+    "fit": _fit,
+    "report": _fit,
+    "demo": _demo,
+    "datasets": _datasets,
+}
 COMMANDS["app"] = _app
 
 

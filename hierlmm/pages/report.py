@@ -14,14 +14,14 @@ import jinja2
 
 from hierlmm.design.factors import finest_first
 from hierlmm.design.formula import unquoted
-from hierlmm.errors import FitWarning, HierlmmError, SpecificationError
+from hierlmm.errors import FitWarning, HierlmmError
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.pages.code import code_of
+from hierlmm.pages.path import checked_path
 from hierlmm.pages.sections import SECTIONS, Asked, Piece
 from hierlmm.pages.svg import inline_svg
 from hierlmm.results import Page
 
-SEE = "docs, page 'Reports'"
 NOT_CONVERGED = "{} did not converge: its numbers may be wrong. Read the warnings before using any of them."
 
 
@@ -57,8 +57,10 @@ class _Pages:
                     yield self._made(
                         piece, Asked(self.comparison, fit, self.simulations, self.kept[label]), heading, name
                     )
-                except HierlmmError as error:
-                    self.absent.setdefault(" ".join(error.reason.split()).rstrip("."), []).append(name)
+                except Exception as error:  # a library that cannot draw five draws: the rest of the page is as good
+                    own = isinstance(error, HierlmmError)
+                    why = error.reason if own else f"unexpected failure, {type(error).__name__}: {error}"
+                    self.absent.setdefault(" ".join(why.split()).rstrip("."), []).append(name)
 
     def _made(self, piece: Piece, asked: Asked, heading: str, name: str) -> Shown:
         with warnings.catch_warnings(record=True) as caught:
@@ -87,7 +89,7 @@ def _fitted_in(text: str) -> str:
     text = re.sub(
         r"<table>.*?</table>", lambda m: f'<div class="scroll" role="group" tabindex="0">{m[0]}</div>', text, flags=re.S
     )
-    return re.sub(r"<td>(?=[-−+\[]?[\d.]+[^<a-z]*</td>|–</td>)", '<td class="number">', text).replace(
+    return re.sub(r"<td>(?=[-−+\[]{0,2}[\d.]+[^<a-z]*</td>|–</td>)", '<td class="number">', text).replace(
         "<pre>", '<pre tabindex="0">'
     )
 
@@ -142,12 +144,6 @@ def write_report(comparison: SideBySide, path: Any, **options: Any) -> Path:
     SpecificationError
         If the name ends in something else, or its folder is not there.
     """
-    file = Path(path).expanduser()
-    if file.suffix.lower() not in (".html", ".htm"):
-        reason, remedy = "a report is a page for a browser", f"use a name like {file.stem or 'report'}.html"
-        raise SpecificationError(f"report({str(path)!r})", reason, remedy, SEE)
-    if not file.parent.is_dir():
-        reason = f"there is no folder {str(file.parent)!r}"
-        raise SpecificationError(f"report({str(path)!r})", reason, "make it first, or name another", SEE)
+    file = checked_path(path)
     file.write_text(report_html(comparison, **options), encoding="utf-8")
     return file

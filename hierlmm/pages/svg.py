@@ -9,8 +9,8 @@ from typing import Any
 
 from hierlmm.text import count
 
-MOST_MARKS = 2000
-"""Marks of one kind that are drawn one by one; more of them are an image inside the picture, which is smaller."""
+MOST_MARKS, MANY = 3000, 300
+"""Where a picture has more marks than the first, those that come as more than the second at once are an image in it."""
 DPI = 150
 LOOK = {"svg.fonttype": "path", "svg.hashsalt": "hierlmm"}  # letters as outlines: alike everywhere, no font is needed
 
@@ -33,9 +33,9 @@ def inline_svg(picture: Any, heading: str, number: int) -> str:
     from matplotlib.lines import Line2D
 
     figure = picture.get_viz("figure")
-    for artist in figure.findobj(lambda a: isinstance(a, (Collection, Line2D))):
-        if _marks(artist) > MOST_MARKS:
-            artist.set_rasterized(True)
+    marks = {artist: _marks(artist) for artist in figure.findobj(lambda a: isinstance(a, (Collection, Line2D)))}
+    for artist in marks if sum(marks.values()) > MOST_MARKS else ():
+        artist.set_rasterized(marks[artist] > MANY)
     file = io.StringIO()
     with matplotlib.rc_context(LOOK):
         figure.savefig(file, format="svg", dpi=DPI, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -61,6 +61,7 @@ def _own_ids(body: str, prefix: str) -> str:
         r"<!--.*?-->|<metadata>.*?</metadata>|\n\s*", lambda m: " " if m[0][0] == "\n" else "", body, flags=re.S
     )
     body = body.replace("xlink:href", "href")
+    body = re.sub(r' (?:d|x|y)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), body)
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", body)
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", body)

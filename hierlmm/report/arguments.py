@@ -53,6 +53,19 @@ examples:
   hierlmm fit trial.parquet 'bp ~ arm * week + (1 + week | patient)' --categorical arm --seed 1
 """
 
+REPORT_TEXT = """\
+Fit a model and write everything about it on one HTML page that needs no network: data, equations, estimates side by
+side, sentences, pictures, checks, priors, versions, and the code that repeats it.
+"""
+
+REPORT_EPILOG = """\
+The formula, the data and all options are those of hierlmm fit.
+
+examples:
+  hierlmm report dental 'distance ~ sex * time + (1 + time | subject)' --estimators reml --out growth.html
+  hierlmm report dental 'distance ~ sex * time' --subject subject --residual car1:time --estimators reml,gee
+"""
+
 DEMO_TEXT = """\
 Fit growth curves to the dental measurements of Potthoff and Roy (1964), 27 children at ages 8, 10, 12 and 14,
 by NUTS and REML; print the hierarchy and the two fits side by side; write tables, draws and plots to a folder.
@@ -96,6 +109,7 @@ class _Renamed(argparse.Action):
         parser.error(f"{option} is called {self.new} now: {self.new} {values}")
 
 
+NOT_REPORTED = ("--no-plots", "--report")
 HIDDEN = {"help": argparse.SUPPRESS}
 
 
@@ -110,6 +124,12 @@ def _output(default: str | None) -> tuple[Row, ...]:
     )
 
 
+REPORT = "also write everything on one HTML page that needs no network"
+PAGE = "name of the page, ending in .html; a file of this name is replaced (default: %(default)s)"
+RESIDUAL = "correlation of a subject's residuals: car1:COL, ar1[:COL], exponential:COL, gaussian:COL, toeplitz:COL, "
+RESIDUAL += "antedependence:COL, unstructured:COL, unstructuredheterogeneous:COL, compoundsymmetry (COL: the times)"
+VARIANCE = "variance of the residuals: varident:COL (groups), varpower[:COL], varexp[:COL]"
+SUBJECT = "a marginal model of the rows of each value of this column: a formula without random effects, and --residual"
 DATA = "a data set by name, or a CSV, Parquet or Excel file"
 LIST = f"any of {', '.join(ESTIMATORS)}, with commas; the first is the reference "
 LIST += "(default: nuts,reml; with --family ml)"
@@ -137,11 +157,15 @@ FIT: dict[str, tuple[Row, ...]] = {
         ("--estimators", {"metavar": "LIST", "help": LIST}),
         ("--method", {"action": _Renamed, "new": "--estimators"} | HIDDEN),
         *_output(None),
+        ("--report", {"metavar": "FILE.html", "help": REPORT}),
         ("--ci", {"type": float, "default": 0.95, "metavar": "P", "help": CI}),
     ),
     "model and data": (
         ("--covariance", {"metavar": "KIND", "help": COVARIANCE}),
         ("--group", {"metavar": "COL", "help": GROUP}),
+        ("--residual", {"metavar": "NAME[:COL]", "help": RESIDUAL}),
+        ("--residual-variance", {"metavar": "NAME[:COL]", "help": VARIANCE}),
+        ("--subject", {"metavar": "COL", "help": SUBJECT}),
         ("--residual-group", {"metavar": "COL", "help": RESIDUAL_GROUP}),
         ("--weights", {"metavar": "COL", "help": WEIGHTS}),
         ("--missing", {"default": "raise", "metavar": "raise|drop", "help": MISSING}),
@@ -162,6 +186,8 @@ FIT: dict[str, tuple[Row, ...]] = {
         ("--target-accept", {"type": float, "metavar": "P", "help": ACCEPT}),
     ),
 }
+TO_PAGE = ("--out", {"dest": "report", "metavar": "FILE.html", "default": "report.html", "help": PAGE})
+REPORTED = FIT | {"": (*(TO_PAGE if row[0] == "--out" else row for row in FIT[""] if row[0] not in NOT_REPORTED),)}
 NAME = ("name", {"nargs": "?", "metavar": "NAME", "help": "the data set to describe"})
 DEMO = (*_output("demo-output"), ("--quick", {"action": "store_true", "help": "fewer draws"}))
 APP = (
@@ -173,6 +199,7 @@ APP = (
 )
 COMMANDS: dict[str, tuple[str, str, str, dict[str, tuple[Row, ...]]]] = {
     "fit": ("fit a model to a data set or a file", FIT_TEXT, f"{FIT_EPILOG}\n{CODES}", FIT),
+    "report": ("fit a model and write one page about it", REPORT_TEXT, f"{REPORT_EPILOG}\n{CODES}", REPORTED),
     "demo": ("fit the example and write tables and plots", DEMO_TEXT, CODES, {"": DEMO}),
     "datasets": ("list the data sets, or describe one", DATASETS_TEXT, DATASETS_EPILOG, {"": (NAME,)}),
     "app": ("open the teaching app in the browser", APP_TEXT, CODES, {"": APP}),

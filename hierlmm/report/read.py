@@ -43,6 +43,8 @@ class Source:
     frame: pd.DataFrame
     origin: str
     notes: tuple[str, ...] = ()
+    code: str | None = None
+    """Python code that reads it."""
 
 
 def read_data(source: str, categorical: Sequence[str] = (), formula: str | None = None) -> Source:
@@ -81,7 +83,9 @@ def read_data(source: str, categorical: Sequence[str] = (), formula: str | None 
         raise _not_found(source, path)
     else:
         read = _read_dataset(source)
-    return Source(_as_categories(read.frame, categorical), read.origin, read.notes)
+    reader = {".parquet": "read_parquet", ".xlsx": "read_excel"}.get(path.suffix.lower(), "read_csv")
+    code = f"pd.{reader}({source!r})" if path.is_file() else f"hl.load_dataset({source!r})"
+    return Source(_as_categories(read.frame, categorical), read.origin, read.notes, code)
 
 
 def read_bytes(name: str, content: bytes) -> Source:

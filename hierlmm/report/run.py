@@ -51,6 +51,8 @@ def run(
     folder: Path | None,
     plots: bool,
     progress: Progress,
+    page: Path | None = None,
+    source: str | None = None,
 ) -> list[str]:
     """Print the model, fit it, print and write the results.
 
@@ -70,6 +72,10 @@ def run(
     plots : bool
         Draw the plots as well.
     progress : Progress
+    page : Path, optional
+        Where to write a report.
+    source : str, optional
+        Python code that reads the table, for the report.
 
     Returns
     -------
@@ -98,6 +104,10 @@ def run(
             progress.note(note)
     if folder is not None:
         _write(model, comparison, folder, plots, progress)
+    if page is not None:
+        with progress.step("Writing the report: pictures and checks"):
+            comparison.report(page, source=source)
+        say(f"\nReport: {page}")
     progress.line(f"Finished after {duration(progress.elapsed)}")
     return [label for label, fit in comparison.fits.items() if not fit.converged]
 
