@@ -151,10 +151,11 @@ def test_compiled_code_gives_the_same_numbers(thirty, own):
 
     rest = np.array([p.start for p in logp.rows.parameters])
     parts = (np.array([[1.3]]), np.linspace(-1.0, 50.0, len(design.coef))[::-1], 2.1, rest)
-    python, compiled = (as_function(logp, True, mode)(*parts) for mode in (uncompiled, numba_mode))
+    in_numba = as_function(logp, True, numba_mode)
+    python, compiled = as_function(logp, True, uncompiled)(*parts), in_numba(*parts)
     assert compiled[0] == pytest.approx(python[0], rel=1e-12)
     np.testing.assert_allclose(compiled[1], python[1], rtol=1e-10)
-    value, slope = as_function(logp, True, numba_mode)(*parts[:2], np.nan, rest)  # no density: no error
+    value, slope = in_numba(*parts[:2], np.nan, rest)  # no density: no error
     assert not np.isfinite(value)
     assert not np.any(np.isfinite(slope[-3:-2]) & (slope[-3:-2] != 0.0))
 

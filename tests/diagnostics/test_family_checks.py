@@ -233,7 +233,7 @@ def test_calibration_of_families(family, dispersion, patients):
     priors = hl.Priors(intercept=hl.Normal(0.5, 0.7), beta=hl.Normal(0, 0.4), sd_b=hl.HalfNormal(0.8), **dispersion)
     data = patients.assign(y=np.arange(len(patients)) % 2)
     model = hl.TwoLevelModel.from_formula("y ~ week + (1 | patient)", data, family=family, priors=priors)
-    result = calibrate(model, 60, seed=3, progressbar=False)
+    result = calibrate(model, 60, **FAST | {"seed": 3})
     assert result.ok, result.verdict
 
 

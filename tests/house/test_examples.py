@@ -13,7 +13,7 @@ from cells import run_cell
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 
-pytestmark = pytest.mark.usefixtures("as_a_reader_has_it")
+pytestmark = pytest.mark.usefixtures("as_a_reader_has_it", "short_chains")
 
 
 def test_there_are_examples():

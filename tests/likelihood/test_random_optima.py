@@ -1,4 +1,7 @@
-"""REML and ML find the global optimum: 2,200 random designs and known cases, against lme4 from 26 starts (frozen)."""
+"""REML and ML find the global optimum: random designs and known cases, against lme4 from 26 starts (frozen).
+
+Of the 2,200 designs every fourth is fitted: what goes wrong in one of a hundred is seen with a probability of 99 %.
+"""
 
 import pandas as pd
 import pytest
@@ -9,7 +12,7 @@ import hierlmm as hl
 
 FROZEN = references_of("optima") / "criteria.csv"
 BEST = pd.read_csv(FROZEN, index_col="id", dtype={"id": str, "rows": str})
-PARTS = 8
+PARTS = 4
 TOLERANCE = 1e-5
 
 
@@ -29,10 +32,10 @@ def test_known_cases_with_two_optima(design):
 @pytest.mark.filterwarnings("ignore::hierlmm.FitWarning")  # a residual variance of nearly zero: the gradient is noise
 @pytest.mark.parametrize("part", range(PARTS))
 def test_random_designs(part):
-    above = {id: excess(random_design(id)) for id in range(part, N_FREE, PARTS)}
+    above = {id: excess(random_design(id)) for id in range(4 * part, N_FREE, 4 * PARTS)}
     assert {id: gap for id, gap in above.items() if not gap < TOLERANCE} == {}
 
 
 def test_designs_whose_random_terms_have_their_fixed_ones():
-    above = {id: excess(random_design(id)) for id in range(N_FREE, N_DESIGNS)}
+    above = {id: excess(random_design(id)) for id in range(N_FREE, N_DESIGNS, 4)}
     assert {id: gap for id, gap in above.items() if not gap < TOLERANCE} == {}
