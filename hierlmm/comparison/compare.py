@@ -123,7 +123,64 @@ class Comparison(SideBySide):
         """
         from hierlmm.comparison.print_table import comparison_print
 
-        return comparison_print(self, rename or {}, digits, parameters, p_values, title)
+        return comparison_print(self, rename or {}, digits, parameters, p_values, title).gt()
+
+    def to_markdown(
+        self,
+        *,
+        rename: Mapping[str, str] | None = None,
+        digits: int | Mapping[str, int] | None = None,
+        parameters: str | Sequence[str] | None = None,
+        p_values: bool = False,
+        title: str | None = None,
+    ) -> str:
+        """Return the table for print as a pipe table of Markdown, with its title and notes.
+
+        Parameters
+        ----------
+        rename, digits, parameters, p_values, title
+            As in `to_gt`.
+        """
+        from hierlmm.comparison.paper import as_markdown
+        from hierlmm.comparison.print_table import comparison_print
+
+        return as_markdown(comparison_print(self, rename or {}, digits, parameters, p_values, title))
+
+    def to_docx(
+        self,
+        path: Any,
+        *,
+        rename: Mapping[str, str] | None = None,
+        digits: int | Mapping[str, int] | None = None,
+        parameters: str | Sequence[str] | None = None,
+        p_values: bool = False,
+        title: str | None = None,
+    ) -> Path:
+        """Write the table for print to a Word document, from which it can be copied into a paper.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, ending in ``.docx``; a file of this name is replaced.
+        rename, digits, parameters, p_values, title
+            As in `to_gt`.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        MissingPackageError
+            If python-docx is not installed.
+        SpecificationError
+            If the name does not end in ``.docx``, or a name is not in the table.
+        """
+        from hierlmm.comparison.paper import write_docx
+        from hierlmm.comparison.print_table import comparison_print
+
+        return write_docx(comparison_print(self, rename or {}, digits, parameters, p_values, title), path)
 
     def to_latex(self, caption: str | None = None) -> str:
         """LaTeX ``tabular`` (packages booktabs), in a ``table`` if a caption is given.

@@ -44,6 +44,27 @@ class PrintRow:
     p: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class PrintTable:
+    """A table for print, whatever it is written as: the arguments of `hierlmm.comparison.tables.plain_gt`."""
+
+    frame: pd.DataFrame
+    labels: list[str]
+    headings: dict[str, str]
+    flags: list[tuple[int, str]]
+    notes: list[str]
+    title: str
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of numbers: position of the fit and what it is, ``0:estimate``."""
+        return [name for name in self.frame.columns if name not in ("section", "parameter")]
+
+    def gt(self) -> Any:
+        """The table as a ``great_tables.GT``."""
+        return plain_gt(self.frame, self.labels, self.headings, self.flags, self.notes, self.title)
+
+
 def comparison_print(
     comparison: SideBySide,
     rename: Mapping[str, str],
@@ -51,8 +72,8 @@ def comparison_print(
     parameters: str | Sequence[str] | None,
     p_values: bool,
     title: str | None,
-) -> Any:
-    """Return a ``great_tables.GT`` for print; see `hierlmm.comparison.compare.Comparison.to_gt`."""
+) -> PrintTable:
+    """Make a table for print; see `hierlmm.comparison.compare.Comparison.to_gt`."""
     names = _Names(comparison, rename)
     rows = list(print_rows(comparison, names, digits, parameters, p_values))
     records = []
@@ -70,7 +91,7 @@ def comparison_print(
     shown = {name: names.component(name) for name in chosen} if len(chosen) < len(_known(comparison)) else None
     notes = footnotes(comparison, shown, statistics=any(row.section == FIT for row in rows))
     notes += _p_notes(comparison) if p_values else []
-    return plain_gt(pd.DataFrame(records), labels, headings, flags, notes, title or names.title)
+    return PrintTable(pd.DataFrame(records), labels, headings, flags, notes, title or names.title)
 
 
 def print_rows(

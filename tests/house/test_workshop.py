@@ -11,7 +11,14 @@ import hierlmm as hl
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SOURCES = sorted((ROOT / "hierlmm").rglob("*.py"))
-OPTIONAL = {"bambi", "great_tables", "openpyxl", "polars", "pyarrow"}  # imported where they are asked for, by extras
+OPTIONAL = {
+    "bambi",
+    "docx",
+    "great_tables",
+    "openpyxl",
+    "polars",
+    "pyarrow",
+}  # imported where they are asked for, by extras
 OPTIONAL |= {"shiny", "starlette", "uvicorn"}  # the app; the last two come with the first
 OPTIONAL |= {"IPython", "bokeh", "plotly"}  # only in a notebook, and after a picture was asked of these backends
 
