@@ -14,7 +14,7 @@ from shiny import Inputs, Outputs, Session, reactive, render, ui
 from hierlmm.app import own_data
 from hierlmm.app.page import Parts
 from hierlmm.app.room import paragraph, say
-from hierlmm.app.threads import in_thread
+from hierlmm.app.threads import in_thread, kept
 from hierlmm.datasets.catalogue import load_dataset
 from hierlmm.errors import DataError, HierlmmError
 
@@ -45,14 +45,22 @@ def serve_own_data(values: Callable[[], Mapping[str, Any]], input: Inputs, outpu
     input, output, session
         Of Shiny.
     """
-    opened = reactive.value(EMPTY)
     with reactive.isolate():
         asked = dict(parse_qsl(str(session.clientdata.url_search()).removeprefix("?")))
 
+    @reactive.extended_task
+    async def reading(sent: Any) -> dict[str, Any]:
+        return await in_thread(_table_of, sent)
+
+    read = kept(reading)
+
     @reactive.effect
     @reactive.event(input.own_data_sent)
-    async def _read() -> None:
-        opened.set(await in_thread(_table_of, input.own_data_sent()))
+    def _read() -> None:
+        reading.invoke(input.own_data_sent())
+
+    def opened() -> Mapping[str, Any]:
+        return read() or EMPTY
 
     @reactive.calc
     def frame() -> pd.DataFrame:
@@ -140,10 +148,12 @@ def _results(
         fitting.cancel()
         fitting.invoke(frame(), columns(), values()["random"])
 
+    fitted = kept(fitting)
+
     @output
     @render.ui
     def own_data_view() -> Any:
-        return ui.HTML(fitting.result())
+        return ui.HTML(fitted() or "")
 
     @output
     @render.code

@@ -57,6 +57,11 @@ def say(name: str, /, **slots: Any) -> str:
     return fill(templates(__file__)[room]["say"][key], **slots)
 
 
+def named(values: Mapping[str, Any]) -> str:
+    """Which settings a page belongs to, for whoever waits for it: ``sd=2;link=logit;``."""
+    return "".join(f"{k}={v:g};" if isinstance(v, float) else f"{k}={v};" for k, v in values.items())
+
+
 def paragraph(text: str, kind: str = "") -> str:
     """A sentence as HTML."""
     return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"

@@ -9,7 +9,7 @@ from shiny import App, Inputs, Outputs, Session, reactive, render, ui
 
 from hierlmm.app import hierarchy, negative_icc, own_data, own_data_live, shrinkage, study, study_live, two_meanings
 from hierlmm.app.page import page
-from hierlmm.app.room import Room
+from hierlmm.app.room import Room, named
 
 ROOMS: tuple[Room, ...] = (
     hierarchy.ROOM,
@@ -39,7 +39,7 @@ def _server(input: Inputs, output: Outputs, session: Session) -> None:
     @render.ui
     def study_view() -> Any:
         values = settings["study"]()
-        return ui.HTML(study.show_study(values, *study.draw(values)))
+        return ui.tags.div(ui.HTML(study.show_study(values, *study.draw(values))), data_settings=named(values))
 
     study_live.serve_study(settings["study"], input, output, session)
     own_data_live.serve_own_data(settings["own_data"], input, output, session)
@@ -61,7 +61,8 @@ def _page(room: Room, values: Callable[[], Mapping[str, Any]], output: Outputs) 
     @output(id=f"{room.name}_view")
     @render.ui
     def view() -> Any:
-        return ui.HTML(room.show(room.numbers(**values())))
+        now = values()
+        return ui.tags.div(ui.HTML(room.show(room.numbers(**now))), data_settings=named(now))
 
 
 def _code(room: Room, values: Callable[[], Mapping[str, Any]], output: Outputs) -> None:

@@ -13,8 +13,8 @@ from shiny import Inputs, Outputs, Session, reactive, render, ui
 
 from hierlmm.app import study
 from hierlmm.app.page import Parts
-from hierlmm.app.room import paragraph, say
-from hierlmm.app.threads import in_thread
+from hierlmm.app.room import named, paragraph, say
+from hierlmm.app.threads import in_thread, kept
 
 PARTS = Parts(
     below=ui.tags.div(
@@ -122,29 +122,34 @@ def _started(tasks: Tasks, stopped: threading.Event, values: Values, input: Inpu
 
 def _shown(tasks: Tasks, values: Values, output: Outputs) -> None:
     """What they found."""
+    fitted, sampled, many = (kept(task) for task in tasks)
 
     @output
     @render.ui
     def study_fits() -> Any:
-        asked, fits = tasks.fitting.result()
-        if tasks.sampling.status() == "success" and tasks.sampling.result()[0] == asked:
-            fits = {**fits, "NUTS": tasks.sampling.result()[1]}
-        return ui.HTML(study.show_fits(asked, fits))
+        if fitted() is None:
+            return None
+        asked, fits = fitted()
+        if sampled() is not None and sampled()[0] == asked:
+            fits = {**fits, "NUTS": sampled()[1]}
+        return ui.tags.div(ui.HTML(study.show_fits(asked, fits)), data_settings=named(asked))
 
     @output
     @render.ui
     def study_nuts_text() -> Any:
         if tasks.sampling.status() == "running":
             return ui.HTML(paragraph(say("study.running")))
-        asked, fit, seconds = tasks.sampling.result()
-        if asked != values():
+        if sampled() is None or sampled()[0] != values():
             return None
+        _, fit, seconds = sampled()
         said = say("study.nuts", seconds=seconds)
         return ui.HTML("".join(paragraph(text) for text in (said, *fit.warnings)))
 
     @output
     @render.ui
     def study_repeated() -> Any:
-        asked, found = tasks.repeating.result()
+        if many() is None:
+            return None
+        asked, found = many()
         note = paragraph(say("study.earlier")) if asked != values() else ""
         return ui.HTML(note + study.show_repeated(asked, found))
