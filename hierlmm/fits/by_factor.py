@@ -10,7 +10,8 @@ import pandas as pd
 
 from hierlmm.design.factors import unknown_factor
 from hierlmm.frozen import Frozen
-from hierlmm.text import align
+
+MOST_ROWS = 10
 
 
 class ByFactor[T](Frozen, Mapping[str, T]):
@@ -65,5 +66,13 @@ class ByFactor[T](Frozen, Mapping[str, T]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        cells = [[f"{self._name}[{name!r}]", " × ".join(map(str, np.shape(v)))] for name, v in self._values.items()]
-        return "\n".join(["By grouping factor:", *(f"  {line}".rstrip() for line in align(cells, (0,)))])
+        return "\n\n".join(f"{self._name}[{name!r}]\n{_shown(value)}" for name, value in self._values.items())
+
+
+def _shown(value: Any) -> str:
+    """A value as text: of many groups the first and last, of arrays of draws their shape."""
+    if isinstance(value, pd.DataFrame | pd.Series):
+        # Without the line about name and type, which says nothing of a factor.
+        text = value.to_string(max_rows=MOST_ROWS, **({"name": False} if isinstance(value, pd.Series) else {}))
+        return text + (f"\n({len(value)} rows)" if len(value) > MOST_ROWS else "")
+    return "array of " + " × ".join(map(str, np.shape(value)))

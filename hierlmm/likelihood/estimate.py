@@ -28,8 +28,9 @@ from hierlmm.likelihood.residual_messages import (
     unbounded_note,
 )
 from hierlmm.likelihood.residual_rows import residual_rows
-from hierlmm.likelihood.several_factors import factor_criterion
+from hierlmm.likelihood.several_factors import FactorCriterion, factor_criterion
 from hierlmm.likelihood.solution import AnyCriterion, Solution
+from hierlmm.likelihood.told_apart import not_told_apart
 from hierlmm.notice import notice_if_slow
 
 MAX_ALTERNATIONS = 100
@@ -120,6 +121,8 @@ def describe_optimum(design: Design, criterion: AnyCriterion, optimum: Optimum) 
     if optimum.n_boundary:
         everywhere = optimum.search is None or optimum.search.n_points > 1
         messages.append(singular_message(design, criterion, optimum, *([] if everywhere else [""])))
+    if isinstance(criterion, FactorCriterion):
+        messages += not_told_apart(design, criterion, optimum.lam, optimum.value)
     messages += unbounded_note(design, criterion, optimum.lam)
     messages += row_order_messages(design)
     plain = _without_correlation(design, criterion)
@@ -151,21 +154,27 @@ def singular_message(design: Design, criterion: Any, optimum: Optimum, how: str 
     zero = [design.term[k] for k in range(len(sd)) if sd[k] < 1e-4 or len(sd) == 1]
     several = design.has_several_factors
     between = "their groups" if several else "subjects"
+    found = []
     if zero:
         names = " and ".join(zero)
         nuts = "or fit by NUTS, whose posterior shows which positive variances are still plausible."
         drop = f"drop {names} from the random effects"
-        return (
+        found.append(
             f"The data support no variation in {names} between {between}: the likelihood{how} is highest "
             "at a variance of zero. This is an estimate on the boundary of the parameter space, not an error; other "
             f"estimates hold given that. To go on: keep it, {drop}, {nuts}"
         )
     block = [b for b in design.blocks if len(b) > 1 and np.linalg.matrix_rank(half[np.ix_(b, b)], tol=1e-6) < len(b)]
-    names = ", ".join(design.term[k] for k in (block[0] if block else range(len(sd))))
+    if zero:  # beside it, blocks that lack rank although none of their variances is zero
+        block = [b for b in block if not any(design.term[k] in zero for k in b)]
+    if zero and not block:
+        return found[0]
+    names = "; of ".join(", ".join(design.term[k] for k in b) for b in block or [range(len(sd))])
     apart = "write || where they stand in the formula" if several else "use covariance='diagonal'"
-    return (
+    found.append(
         f"The data support fewer independent ways to differ between {between} than the model has: the random effects "
         f"of {names} are perfectly dependent at the optimum (a correlation of ±1, or a combination without variance). "
         f"This is an estimate on the boundary, not an error. To go on: keep it, {apart}, let fewer coefficients vary, "
         "or fit by NUTS, whose prior keeps D off the boundary."
     )
+    return " ".join(found)

@@ -101,22 +101,31 @@ class FactorProducts(GroupedRows):
         MIVQUE(0) (Rao 1972): with r the residuals of least squares and τ the variances of all columns, σ² the last,
         ``‖Z_k'r‖² = Σ_l ‖Z_k'Z_l‖² τ_l``; X is left out on the right side.
         """
-        from scipy.sparse import eye_array
-
         all_rows = self.XY @ self.XY.T + self.S_w
         gamma = np.append(-np.linalg.solve(all_rows[:-1, :-1], all_rows[:-1, -1]), 1.0)
         r = gamma @ self.XY
-        Z = self.Z.tocsc()
-        parts = [Z[:, lo + a : hi : self.sizes[k]] for k, lo, hi in sorted(self.spans) for a in range(self.sizes[k])]
-        parts.append(eye_array(len(r), format="csc"))
-        S = np.array([[float((a.T @ b).power(2).sum()) for b in parts] for a in parts])
-        squares = np.array([float(np.sum((Z.T @ r) ** 2)) for Z in parts])
-        S[-1, -1], squares[-1] = self.n_obs, gamma @ all_rows @ gamma
-        tau = np.linalg.lstsq(S, squares, rcond=None)[0]
+        squares = np.array([*(float(np.sum((Z.T @ r) ** 2)) for Z in self._columns), gamma @ all_rows @ gamma])
+        tau = np.linalg.lstsq(self.overlaps, squares, rcond=None)[0]
         relative = tau[:-1] / max(tau[-1], 1e-3 * squares[-1] / self.n_obs)
         Lambda = np.zeros((self.at[-1], self.at[-1]))
         Lambda[np.diag_indices(len(Lambda))] = np.sqrt(np.clip(relative, 1e-2, 1e2))
         return Lambda
+
+    @property
+    def _columns(self) -> list[Any]:
+        """Z of each random effect in the order of the formula, sparse (n, J)."""
+        Z = self.Z.tocsc()
+        return [Z[:, lo + a : hi : self.sizes[k]] for k, lo, hi in sorted(self.spans) for a in range(self.sizes[k])]
+
+    @cached_property
+    def overlaps(self) -> FloatArray:
+        """Tr(Z_k Z_k' Z_l Z_l') of all random effects, the last of them I of the residual: (Q + 1, Q + 1)."""
+        from scipy.sparse import eye_array
+
+        parts = [*self._columns, eye_array(self.XY.shape[1], format="csc")]
+        S = np.array([[float((a.T @ b).power(2).sum()) for b in parts] for a in parts])
+        S[-1, -1] = self.n_obs
+        return S
 
     @property
     def dense_Z(self) -> FloatArray:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import hierlmm as hl
+from hierlmm.fits.by_factor import ByFactor
 
 build = hl.MultilevelModel.from_formula
 
@@ -58,3 +60,11 @@ def test_rows_need_no_labels_of_their_own(nested, pastes):
     """Two tables one below the other keep the labels of both."""
     rows = pastes.set_axis([0] * len(pastes))
     assert build("strength ~ 1 + (1 | batch / cask)", rows).fit_reml().interpret().text == nested.interpret().text
+
+
+def test_values_by_factor_print_as_values():
+    table = pd.DataFrame({"Intercept": np.arange(12.0)}, index=pd.Index(range(12), name="g"))
+    shown = repr(ByFactor("b", {"g": table, "h": np.zeros((2, 3))}))
+    assert "b['g']" in shown and "11.0" in shown and "(12 rows)" in shown
+    assert shown.endswith("b['h']\narray of 2 × 3")
+    assert "1.5" in repr(ByFactor("sd_b", {"g": pd.Series({"Intercept": 1.5})}))
