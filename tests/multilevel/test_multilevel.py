@@ -313,7 +313,7 @@ def test_values_by_factor_are_a_mapping_that_nothing_changes(nested):
     b = nested.b
     assert list(b) == ["batch", "batch:cask"] and len(b) == 2 and "cask" not in b and b.get("cask") is None
     assert b["batch"].shape == (10, 1) and b.get("batch").equals(b["batch"])
-    assert "b['batch:cask']  30 × 1" in repr(b)
+    assert "b['batch:cask']\n" in repr(b) and repr(b).endswith("(30 rows)")
     with pytest.raises(DataError, match=r"use one of 'batch', 'batch:cask'"):
         b["cask"]
     own = b["batch"]
