@@ -40,7 +40,16 @@ ANSWERED = frozenset(
 )
 """Functions and methods of the package that know fits with several grouping factors; all others refuse them."""
 ANSWERED_BY_DRAWS = frozenset(
-    {"check", "compare", "effect_curves", "plot_effects", "plot_forest", "plot_posterior", "shared_groups"}
+    {
+        "check",
+        "compare",
+        "compare_models",
+        "effect_curves",
+        "plot_effects",
+        "plot_forest",
+        "plot_posterior",
+        "shared_groups",
+    }
 )
 """The same of their posteriors."""
 

@@ -23,14 +23,15 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.design.design import Design
 from hierlmm.drawing.figure import Figure, pictured
-from hierlmm.errors import SpecificationError, closest
+from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.inference.conditional_aic import conditional_aic
 from hierlmm.inference.maximum import PAGE, Maximum, labelled, maximum_of, model_text
 from hierlmm.inference.nesting import same_fixed
-from hierlmm.inference.rows import as_they_come, other_rows, same_subjects
+from hierlmm.inference.rows import as_they_come, groupings, other_rows, same_subjects
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import align, sayer
@@ -38,8 +39,8 @@ from hierlmm.text import align, sayer
 SAY = sayer(__file__)
 SEE = f"{PAGE}, section 'One table over different models'"
 CRITERIA = ("loglik", "df", "aic", "aicc", "bic", "caic", "loo_subject", "stacking")
+BY_ROW = "loo_observation"
 OF_MAXIMUM = ("loglik", "aic", "aicc", "bic")
-LARGER_IS_BETTER = ("loglik", "loo_subject")
 
 
 @checked
@@ -86,10 +87,20 @@ class ModelComparison(Result):
                 *(f"{label}: {text}" for label, text in self.models.items()),
                 "",
                 Table(shown, align(cells, [0, 1]), "Models side by side", index=True, number=".6g"),
+                *self._gaps(),
                 *([""] if blank or self.notes else []),
                 *(Paragraph(text, 110) for text in (*blank, *self.notes)),
             ],
         )
+
+    def _gaps(self) -> list[Any]:
+        """How much worse than the best each posterior predicts, with the standard error of the difference."""
+        rows = self.differences[self.differences["criterion"].str.startswith("loo_")]
+        if rows.empty:
+            return []
+        cells = [list(map(str, rows.columns)), *([c, m, _text(d, 2), _text(e, 2)] for c, m, d, e in rows.to_numpy())]
+        caption = "Differences from the best, with their standard errors"
+        return ["", caption, Table(rows, align(cells, [0, 1]), caption, number=".6g")]
 
     @pictured
     def plot(self, by: Sequence[str] | None = None, **figure: Unpack[Figure]) -> Any:
@@ -143,7 +154,10 @@ def compare_models(*fits: Any, by: Sequence[str] | None = None, labels: Sequence
         ``"bic"`` (with log N);
         ``"caic"``, the conditional AIC, for predictions of the subjects in the data; ``"loo_subject"``, the expected
         log predictive density of a subject left out, of a posterior; ``"stacking"``, weights of posteriors in the
-        mixture that predicts subjects best.
+        mixture that predicts subjects best. ``"loo_observation"`` leaves out a row, and ``"loo_batch"`` all rows of a
+        group of the factor ``batch``, which a model of two levels answers where its subjects are these groups;
+        stacking is then by what was asked for first. With several grouping factors, or other subjects than those of
+        the first posterior, ``"loo_observation"`` stands for ``"loo_subject"`` by default.
     labels : sequence of str, optional
         Names of the models; ``m1``, ``m2``, ... by default.
 
@@ -166,23 +180,30 @@ def compare_models(*fits: Any, by: Sequence[str] | None = None, labels: Sequence
     >>> hl.compare_models(one, two, by=["aic", "caic"]).table["aic"].round(2).to_dict()
     {'m1': 451.39, 'm2': 440.64}
     """
-    criteria = CRITERIA if by is None else tuple(by)
-    for name in criteria:
-        if name not in CRITERIA:
-            remedy = f"use {', '.join(map(repr, CRITERIA))}"
-            raise SpecificationError(
-                f"by={name!r}", f"there is no such criterion.{closest(name, CRITERIA)}", remedy, SEE
-            )
     named = labelled(fits, labels, "compare_models")
     for label, fit in named.items():
         if not isinstance(fit, Fit):
             remedy = "fit the model first: model.fit_ml(), model.fit_reml(), model.fit() or model.fit_gee()"
             received = f"a {type(fit).__name__} as {label}"
             raise SpecificationError(received, "compare_models compares fits", remedy, SEE)
+    criteria = _by_default(list(named.values())) if by is None else tuple(by)
+    factors = (f"loo_{name}" for fit in named.values() if fit.has_draws for name in groupings(fit.design))
+    known = list(dict.fromkeys((*CRITERIA, BY_ROW, *factors)))
+    for name in criteria:
+        if name not in known:
+            remedy = f"use {', '.join(map(repr, known))}"
+            raise SpecificationError(f"by={name!r}", f"there is no such criterion.{closest(name, known)}", remedy, SEE)
     board = _Board(named, criteria)
     board.maxima()
     board.posteriors()
     return board.result()
+
+
+def _by_default(fits: Sequence[Fit]) -> tuple[str, ...]:
+    """All criteria; by row instead of by subject where posteriors have no subjects in common."""
+    of = [fit.design for fit in fits if fit.has_draws]
+    alike = all(not d.has_several_factors and (d.n_obs != of[0].n_obs or same_subjects(of[0], d)) for d in of)
+    return CRITERIA if alike else tuple(BY_ROW if name == "loo_subject" else name for name in CRITERIA)
 
 
 class _Board:
@@ -194,6 +215,7 @@ class _Board:
         self.units: dict[tuple[str, str], FloatArray] = {}  # what each subject adds, on the scale of the log-likelihood
         self.why: list[tuple[str, list[str], str]] = []
         self.notes: list[str] = []
+        self.left_out = [name for name in by if name.startswith("loo_")] or ["loo_subject"][: "stacking" in by]
 
     def blank(self, label: str, criteria: Sequence[str], reason: str) -> None:
         """Say why places are blank."""
@@ -213,7 +235,7 @@ class _Board:
         all_of = [*OF_MAXIMUM, "df", "caic"]
         for label, fit in self.named.items():
             if label in of:
-                self.blank(label, ["loo_subject", "stacking"], SAY("compare_models.no_draws"))
+                self.blank(label, [*self.left_out, "stacking"], SAY("compare_models.no_draws"))
             elif not fit.has_draws:
                 self.blank(label, self.by, SAY("compare_models.no_likelihood"))
             else:
@@ -256,40 +278,58 @@ class _Board:
             self.blank(label, ["aicc"], SAY("compare_models.no_room", k=k, n=n))
         for name in OF_MAXIMUM if by_subject and not found.design.has_several_factors else ():  # else no common sum
             if name in self.by:
-                own = fit.subject_loglik().to_numpy()[as_they_come(fit.design)]
+                own = fit.subject_loglik().to_numpy()[as_they_come(fit.design.subject_index)]
                 self.units[name, label] = own * (1.0 if name == "loglik" else -2.0)
 
     def posteriors(self) -> None:
-        """Leave-one-subject-out, and stacking weights."""
+        """Leave-one-out by each unit that was asked for, and stacking weights by the first of them."""
         of = {label: fit for label, fit in self.named.items() if fit.has_draws}
-        if not of or not {"loo_subject", "stacking"} & set(self.by):
+        if not of or not self.left_out:
             return
-        from hierlmm.diagnostics.loo import loo
-
-        first, kept = next(iter(of)), {}
+        first = next(iter(of))
+        kept = dict(of)
         for label, fit in of.items():
             if (reason := _other_data(of[first], fit)) is not None:
                 own = SAY("compare_models.unlike", first=first, reason=reason)
-                self.blank(label, ["loo_subject", "stacking"], own)
+                self.blank(label, [*self.left_out, "stacking"], own)
+                kept.pop(label)
+        for name in self.left_out:
+            scores = self._left_out(name, kept)
+            if name != self.left_out[0] or "stacking" not in self.by:
                 continue
-            if not same_subjects(of[first].design, fit.design):
-                self.blank(label, ["loo_subject", "stacking"], SAY("compare_models.subjects", first=first))
+            if len(scores) < 2:
+                for label in scores:
+                    self.blank(label, ["stacking"], SAY("compare_models.alone"))
                 continue
-            kept[label] = loo(fit, "subject")
-            self.put(label, loo_subject=kept[label].elpd)
-            if "loo_subject" in self.by:
-                self.units["loo_subject", label] = _by_subject(kept[label], fit)
-            if len(kept[label].unreliable):
-                self.notes.append(SAY("compare_models.pareto", label=label, verdict=kept[label].verdict))
-        if "stacking" not in self.by:
-            return
-        if len(kept) < 2:
-            for label in kept:
-                self.blank(label, ["stacking"], SAY("compare_models.alone"))
-            return
-        scores = [_by_subject(found, of[label]) for label, found in kept.items()]
-        weights = stacking_weights(np.column_stack(scores))
-        self.values.loc[list(kept), "stacking"] = weights
+            self.values.loc[list(scores), "stacking"] = stacking_weights(np.column_stack(list(scores.values())))
+
+    def _left_out(self, name: str, of: Mapping[str, Any]) -> dict[str, FloatArray]:
+        """Scores of the units, in the order in which they come in the rows, of the posteriors that have them."""
+        from hierlmm.diagnostics.loo import loo
+
+        first, scores = next(iter(of)), {}
+        for label, fit in of.items():
+            design, unit = fit.design, name.removeprefix("loo_")
+            if not design.has_several_factors and unit == design.hierarchy.subject:
+                unit = "subject"
+            stacking = ["stacking"] if name == self.left_out[0] else []
+            if unit == "subject" and not same_subjects(of[first].design, design):
+                self.blank(label, [name, *stacking], SAY("compare_models.subjects", first=first))
+                continue
+            try:
+                found = loo(fit, unit)
+            except (NotAvailableError, SpecificationError) as refusal:
+                reason = f"{refusal.received}: {refusal.reason} ({refusal.remedy})"
+                self.blank(label, [name, *stacking], reason)
+                continue
+            index = np.arange(design.n_obs) if unit == "observation" else _unit_index(design, unit)
+            scores[label] = found.elpd_i.to_numpy()[as_they_come(index)]
+            self.put(label, **{name: found.elpd})
+            if name in self.by:
+                self.units[name, label] = scores[label]
+            if len(found.unreliable):
+                self.notes.append(SAY("compare_models.pareto", label=label, verdict=found.verdict))
+        return scores
 
     def result(self) -> ModelComparison:
         """All of it."""
@@ -306,7 +346,7 @@ class _Board:
             values = self.values[name].dropna()
             if name in ("df", "stacking") or len(values) < 2:
                 continue
-            sign = -1.0 if name in LARGER_IS_BETTER else 1.0
+            sign = -1.0 if name == "loglik" or name.startswith("loo_") else 1.0
             best = str((sign * values).idxmin())
             for label, value in values.items():
                 se, ends = np.nan, [self.units.get((name, m)) for m in (str(label), best)]
@@ -318,9 +358,9 @@ class _Board:
         return pd.DataFrame(rows, columns=["criterion", "model", "difference", "se"])
 
 
-def _by_subject(found: Any, fit: Any) -> FloatArray:
-    """Scores of the subjects in the order in which they come: their names may differ between fits."""
-    return np.asarray(found.elpd_i.to_numpy()[as_they_come(fit.design)])
+def _unit_index(design: Design, unit: str) -> IntArray:
+    """Position of each row's unit: its subject, or its group of a factor."""
+    return design.subject_index if unit == "subject" else groupings(design)[unit].index
 
 
 def stacking_weights(elpd: FloatArray) -> FloatArray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from hierlmm.arrays import IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.factors import lies_in
 from hierlmm.design.formula import unquoted
@@ -47,7 +48,7 @@ def other_rows(a: Design, b: Design) -> tuple[str, str] | None:
         return f"other values of {a.hierarchy.response!r}", again
     if other_kept(a, b):
         return f"missing='drop' dropped {a.n_dropped} rows, and {b.n_dropped} others", again
-    ours, theirs = _groupings(a), _groupings(b)
+    ours, theirs = groupings(a), groupings(b)
     for name in ours:
         if name in theirs and not same_groups(ours[name], theirs[name]):
             return f"other subjects in the rows, by {name}", f"fit both to a table with one column {name!r}"
@@ -109,14 +110,14 @@ def same_groups(a: Grouping, b: Grouping) -> bool:
     return lies_in(a, b) and lies_in(b, a)
 
 
-def _groupings(design: Design) -> dict[str, Grouping]:
+def groupings(design: Design) -> dict[str, Grouping]:
     """What the rows are grouped by: each of several factors, or subjects."""
     if design.has_several_factors:
         return {own.columns.group: own.group for own in design.random}
     return {design.hierarchy.subject: design.rows.subject}
 
 
-def as_they_come(design: Design) -> np.ndarray:
-    """Positions of the subjects, sorted by name, in the order in which they come in the rows: (J,)."""
-    subjects, first = np.unique(design.subject_index, return_index=True)
-    return subjects[np.argsort(first)]
+def as_they_come(index: IntArray) -> np.ndarray:
+    """Positions of the groups, sorted by name, in the order in which they come in the rows: (J,)."""
+    groups, first = np.unique(index, return_index=True)
+    return groups[np.argsort(first)]
