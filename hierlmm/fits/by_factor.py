@@ -71,8 +71,10 @@ class ByFactor[T](Frozen, Mapping[str, T]):
 
 def _shown(value: Any) -> str:
     """A value as text: of many groups the first and last, of arrays of draws their shape."""
-    if isinstance(value, pd.DataFrame | pd.Series):
-        # Without the line about name and type, which says nothing of a factor.
-        text = value.to_string(max_rows=MOST_ROWS, **({"name": False} if isinstance(value, pd.Series) else {}))
-        return text + (f"\n({len(value)} rows)" if len(value) > MOST_ROWS else "")
-    return "array of " + " × ".join(map(str, np.shape(value)))
+    if isinstance(value, pd.Series):  # without the line about its name and type, which says nothing of a factor
+        text = value.to_string(max_rows=MOST_ROWS, name=False)
+    elif isinstance(value, pd.DataFrame):
+        text = value.to_string(max_rows=MOST_ROWS)
+    else:
+        return "array of " + " × ".join(map(str, np.shape(value)))
+    return text + (f"\n({len(value)} rows)" if len(value) > MOST_ROWS else "")

@@ -169,7 +169,7 @@ def singular_message(design: Design, criterion: Any, optimum: Optimum, how: str 
         block = [b for b in block if not any(design.term[k] in zero for k in b)]
     if zero and not block:
         return found[0]
-    names = "; of ".join(", ".join(design.term[k] for k in b) for b in block or [range(len(sd))])
+    names = "; of ".join(", ".join(design.term[k] for k in b) for b in block or [tuple(range(len(sd)))])
     apart = "write || where they stand in the formula" if several else "use covariance='diagonal'"
     found.append(
         f"The data support fewer independent ways to differ between {between} than the model has: the random effects "

@@ -56,8 +56,8 @@ def not_told_apart(design: Design, criterion: FactorCriterion, lam: FloatArray, 
             continue
         if counts(moved(one, two)) or counts(moved(two, one)) or not counts(_without(B, one + two)):
             continue
-        names = [" and ".join(design.term[k] for k in block) for block in (one, two)]
-        messages.append(_message(*names, "drop one of the two from the random effects"))
+        first, second = (" and ".join(design.term[k] for k in block) for block in (one, two))
+        messages.append(_message(first, second, "drop one of the two from the random effects"))
     for block in structure.blocks:
         if len(block) == 1 and alike[block[0], -1]:
             k = block[0]

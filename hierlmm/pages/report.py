@@ -58,8 +58,8 @@ class _Pages:
                         piece, Asked(self.comparison, fit, self.simulations, self.kept[label]), heading, name
                     )
                 except Exception as error:  # a library that cannot draw five draws: the rest of the page is as good
-                    own = isinstance(error, HierlmmError)
-                    why = error.reason if own else f"unexpected failure, {type(error).__name__}: {error}"
+                    unexpected = f"unexpected failure, {type(error).__name__}: {error}"
+                    why = error.reason if isinstance(error, HierlmmError) else unexpected
                     self.absent.setdefault(" ".join(why.split()).rstrip("."), []).append(name)
 
     def _made(self, piece: Piece, asked: Asked, heading: str, name: str) -> Shown:

@@ -86,7 +86,7 @@ def _facts(asked: Asked) -> Page:
 
 def _random_effects(asked: Asked) -> Iterator[Any]:
     if not asked.fit.design.has_several_factors:
-        yield asked.comparison.plot_random_effects(backend="matplotlib")  # type: ignore[attr-defined]
+        yield asked.comparison.plot_random_effects(backend="matplotlib")
         return
     for name in (own.columns.group for own in asked.fit.design.random):
         yield asked.fit.plot_random_effects(name, backend="matplotlib")
@@ -162,7 +162,7 @@ SECTIONS: dict[str, tuple[Piece, ...]] = {
     "The model in equations": (Piece("", lambda a: equations(a.fit.design)),),
     "Estimates": (
         Piece("Side by side", lambda a: a.comparison._page()),
-        Piece("Estimates with intervals", lambda a: a.comparison.plot_forest(backend="matplotlib")),  # type: ignore[attr-defined]
+        Piece("Estimates with intervals", lambda a: a.comparison.plot_forest(backend="matplotlib")),
         Piece("With the estimates in the equations", lambda a: equations(a.fit.design, a.fit), each=True, closed=True),
         Piece("As the fit prints itself", lambda a: a.fit, each=True, closed=True),
     ),

@@ -8,8 +8,10 @@ from hierlmm.covariance import residual, variance
 from hierlmm.errors import HierlmmError, SpecificationError, closest
 
 SEE = "docs, page 'Residual structures'"
-CORRELATIONS = ("AR1", "CAR1", "AnteDependence", "CompoundSymmetry", "Exponential", "Gaussian", "Toeplitz")
-CORRELATIONS += ("Unstructured", "UnstructuredHeterogeneous")
+CORRELATIONS = (
+    *("AR1", "CAR1", "AnteDependence", "CompoundSymmetry", "Exponential", "Gaussian", "Toeplitz"),
+    *("Unstructured", "UnstructuredHeterogeneous"),
+)
 VARIANCES = ("VarIdent", "VarPower", "VarExp")
 
 
