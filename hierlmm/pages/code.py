@@ -83,7 +83,8 @@ def _fitted(fit: Fit) -> str:
         options = ", ".join(f"{name}={attrs[name]}" for name in SAMPLED if attrs.get(name) is not None)
         return f"fit({options})" if it.estimator == "NUTS" else f"compare({it.estimator.lower()!r})"
     if it.has_working_correlation:
-        return f"fit_gee({it.correlation!r}, se={it.se!r})"
+        time = f", time={it.time!r}" if isinstance(it.time, str) else ""
+        return f"fit_gee({it.correlation!r}{time}, se={it.se!r})"
     points = getattr(it, "n_quadrature", 1)
     return f"fit_{it.estimator.lower()}({f'n_quadrature={points}' if points != 1 else ''})"
 
