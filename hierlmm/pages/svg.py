@@ -12,15 +12,8 @@ from hierlmm.text import count
 MOST_MARKS, MANY = 3000, 300
 """Where a picture has more marks than the first, those that come as more than the second at once are an image in it."""
 DPI = 150
-<<<<<<< HEAD
 # Letters as outlines: alike everywhere, and no font is needed.
 LOOK: Any = {"svg.fonttype": "path", "svg.hashsalt": "hierlmm"}
-=======
-LOOK: Any = {
-    "svg.fonttype": "path",
-    "svg.hashsalt": "hierlmm",
-}  # letters as outlines: alike everywhere, no font is needed
->>>>>>> 71e3c9b (The code on a report names the time of GEE; tests that it makes the fits again)
 
 
 def inline_svg(picture: Any, heading: str, number: int) -> str:

@@ -9,13 +9,8 @@ from hierlmm.errors import HierlmmError, SpecificationError, closest
 
 SEE = "docs, page 'Residual structures'"
 CORRELATIONS = (
-<<<<<<< HEAD
     *("AR1", "CAR1", "AnteDependence", "CompoundSymmetry", "Exponential", "Gaussian", "Toeplitz"),
     *("Unstructured", "UnstructuredHeterogeneous"),
-=======
-    *("AR1", "CAR1", "AnteDependence", "CompoundSymmetry", "Exponential", "Gaussian", "Toeplitz", "Unstructured"),
-    "UnstructuredHeterogeneous",
->>>>>>> 71e3c9b (The code on a report names the time of GEE; tests that it makes the fits again)
 )
 VARIANCES = ("VarIdent", "VarPower", "VarExp")
 
