@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,16 @@ class Found:
     table: pd.DataFrame | None
 
 
+@lru_cache(maxsize=8)
+def _models(visits: int) -> tuple[TwoLevelModel, MarginalModel]:
+    """Both models of so many visits; their responses are replaced."""
+    data = pd.DataFrame({"subject": np.repeat(np.arange(SUBJECTS), visits)})
+    data["time"] = np.tile(np.arange(float(visits)), SUBJECTS)
+    data["y"] = np.sin(np.arange(len(data)))
+    mixed = TwoLevelModel.from_formula("y ~ time + (1 | subject)", data)
+    return mixed, MarginalModel("y ~ time", correlation=CompoundSymmetry(), subject="subject", data=data)
+
+
 def numbers(*, icc: float, visits: int, sd: float, seed: int) -> Found:
     """Draw a study with this V, and fit both models by REML."""
     V = sd**2 * ((1.0 - icc) * np.eye(visits) + icc)
@@ -50,10 +61,7 @@ def numbers(*, icc: float, visits: int, sd: float, seed: int) -> Found:
         return Found(icc, V, check, None, None)
     root = vectors * np.sqrt(values) @ vectors.T
     y = 10.0 + 0.5 * np.arange(visits) + np.random.default_rng(seed).standard_normal((SUBJECTS, visits)) @ root
-    data = pd.DataFrame({"subject": np.repeat(np.arange(SUBJECTS), visits), "y": y.ravel()})
-    data["time"] = np.tile(np.arange(float(visits)), SUBJECTS)
-    mixed = TwoLevelModel.from_formula("y ~ time + (1 | subject)", data).fit_reml()
-    free = MarginalModel("y ~ time", correlation=CompoundSymmetry(), subject="subject", data=data).fit_reml()
+    mixed, free = (model.with_design(model.design.with_response(y.ravel())).fit_reml() for model in _models(visits))
     rows = {MIXED: mixed, MARGINAL: free}
     found = {name: {"icc": icc_of(fit), "loglik": fit.loglik, **fit.beta_se.to_dict()} for name, fit in rows.items()}
     return Found(icc, V, check, y, pd.DataFrame.from_dict(found, orient="index"))

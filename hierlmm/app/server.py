@@ -10,6 +10,7 @@ from shiny import App, Inputs, Outputs, Session, reactive, render, ui
 from hierlmm.app import hierarchy, negative_icc, own_data, own_data_live, shrinkage, study, study_live, two_meanings
 from hierlmm.app.page import page
 from hierlmm.app.room import Room, named
+from hierlmm.errors import HierlmmError
 
 ROOMS: tuple[Room, ...] = (
     hierarchy.ROOM,
@@ -62,7 +63,11 @@ def _page(room: Room, values: Callable[[], Mapping[str, Any]], output: Outputs) 
     @render.ui
     def view() -> Any:
         now = values()
-        return ui.tags.div(ui.HTML(room.show(room.numbers(**now))), data_settings=named(now))
+        try:
+            page = room.show(room.numbers(**now))
+        except HierlmmError as error:
+            page = own_data.refusal(error)
+        return ui.tags.div(ui.HTML(page), data_settings=named(now))
 
 
 def _code(room: Room, values: Callable[[], Mapping[str, Any]], output: Outputs) -> None:

@@ -41,7 +41,7 @@ class Number:
         value = min(max(value, self.low), self.high)
         value = min(self.low + round((value - self.low) / self.step) * self.step, self.high)
         whole = all(isinstance(v, int) for v in (self.low, self.step, self.default))
-        return round(value) if whole else round(value, 10)
+        return round(value) if whole else round(value, 10) + 0.0  # no negative zero
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,21 @@ class Found:
         return pd.DataFrame({kind: frame.loc[self.child] for kind, frame in self.kinds.items()}).T
 
 
+@cache
+def _model() -> TwoLevelModel:
+    """The model of the data as they are."""
+    return TwoLevelModel.from_formula(FORMULA, load_dataset("dental"))
+
+
 def numbers(*, child: str, points: tuple[float, ...]) -> Found:
     """Fit the data in which the child's measurements are where they were moved to."""
-    data, label = load_dataset("dental"), int(child)
-    rows = data["subject"] == label
+    model, label = _model(), int(child)
+    y, rows = model.design.y.copy(), model.design.subject_index == model.design.subjects.get_loc(label)
     if points:
-        data.loc[rows, "distance"] = points
-    fit = TwoLevelModel.from_formula(FORMULA, data).fit_reml()
+        y[rows] = points
+    fit = model.with_design(model.design.with_response(y)).fit_reml()
     kinds = {SEPARATE: separate_coefficients(fit), PARTIAL: fit.subject_coef, POOLED: pooled_coefficients(fit)}
-    return Found(label, data.loc[rows, "distance"].to_numpy(), bool(points), fit, kinds)
+    return Found(label, y[rows], bool(points), fit, kinds)
 
 
 def show(found: Found) -> str:
