@@ -33,6 +33,7 @@ from hierlmm.effects.judge import Estimates, estimates, judge_of
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
+from hierlmm.groups import first_rows, groups_above
 from hierlmm.interpret.grammar import render
 from hierlmm.likelihood.wald import BY_DEFAULT, Asked
 from hierlmm.text import listed
@@ -201,8 +202,8 @@ def group_rows(
 ) -> tuple[pd.DataFrame, FloatArray, dict[str, bool]]:
     """Rows ``l_k(w)`` for the groups of subjects that level 2 tells apart.
 
-    Factors stand at the levels that occur, numbers with two values at both, other numbers at their mean over subjects,
-    unless ``at`` says otherwise.
+    Factors stand at the levels that occur, numbers with two values at both, other numbers at their mean over subjects
+    (of several factors: over the groups they belong to), unless ``at`` says otherwise.
 
     Returns
     -------
@@ -293,8 +294,18 @@ def _values(
         if labels:
             return known, False
         distinct = np.unique(subjects[variable].to_numpy(dtype=np.float64))
-        return (distinct.tolist(), False) if len(distinct) == 2 else ([float(subjects[variable].mean())], True)
+        return (distinct.tolist(), False) if len(distinct) == 2 else ([_mean_over_groups(design, variable)], True)
     return check_values(variable, asked, known if labels else None, SEE), False
+
+
+def _mean_over_groups(design: Design, variable: str) -> float:
+    """Mean over subjects; with several grouping factors over the groups of the coarsest within which it is constant."""
+    column = design.frame[variable]
+    codes = pd.factorize(column)[0]
+    groups = sorted((own.group for own in design.random), key=lambda group: len(group.labels))
+    constant = [g for g in groups if groups_above(g.index, codes, len(g.labels)) is not None]
+    group = constant[0] if constant else design.rows.subject
+    return float(column.iloc[first_rows(group.index, len(group.labels))].mean())
 
 
 def group_text(keys: Mapping[Any, Any], mean: Mapping[str, bool]) -> str:

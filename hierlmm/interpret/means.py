@@ -43,7 +43,7 @@ def average_sentences(words: Words, section: str) -> Iterator[Sentence]:
 
 
 def _averages(words: Words, section: str, c: Coefficient, cells: bool) -> Iterator[Sentence]:
-    design = words.fit.design
+    design = words.design
     if c.kind == "intercept" and words.fixed_intercept and not words.named_origin:
         yield words.say(section, "average.unnamed")
         return
@@ -98,7 +98,7 @@ def _categories(words: Words, section: str, c: Coefficient, groups: list[str], L
 
 def _outside(words: Words, section: str) -> Iterator[Sentence]:
     """Say so where the intercept is an extrapolation."""
-    design, names = words.fit.design, words.origin()[1]
+    design, names = words.design, words.origin()[1]
     columns = {v: design.frame[v].to_numpy(dtype=np.float64) for v in names}
     if not names:  # the origin is one of expressions, such as log(age) = 0
         columns = {words.x(c): design.X1[:, c.position] for c in words.coefficients if c.kind == "slope"}
@@ -111,7 +111,7 @@ def _outside(words: Words, section: str) -> Iterator[Sentence]:
 
 def curve_sentences(words: Words, section: str) -> Iterator[Sentence]:
     """Name the coefficients that cannot be read one by one, and what to look at instead."""
-    term = words.fit.design.own_term
+    term = words.design.own_term
     parts = [c for c in words.coefficients if c.kind == "part"]
     if parts:
         variables = list(dict.fromkeys(v for c in parts for v in c.variables))
@@ -123,13 +123,13 @@ def curve_sentences(words: Words, section: str) -> Iterator[Sentence]:
         yield words.say(section, "curve.parts", **slots)
     for v in curved(words):
         yield words.say(section, "curve.level2", variable=v, quoted=repr(v))
-    if any(c.name in term for c in parts):
+    if words.hierarchical and any(c.name in term for c in parts):
         yield words.say(section, "curve.random")
 
 
 def _acts_as_label(words: Words, variable: str) -> bool:
     """Whether a column is used as labels."""
-    design = words.fit.design
+    design = words.design
     factors = {f for parts in design.level1_columns for f, _ in parts if is_factor(design, f)}
     columns = list(design.frame.columns)
     return is_label(design, variable) or any(variable in variables_of(f, columns) for f in factors)
@@ -137,7 +137,7 @@ def _acts_as_label(words: Words, variable: str) -> bool:
 
 def curved(words: Words) -> list[str]:
     """Level-2 numbers in which a level-1 coefficient is no straight line, over their range in the data."""
-    design = words.fit.design
+    design = words.design
     subjects = by_subject(design)
     found: list[str] = []
     for c in words.coefficients:
@@ -164,7 +164,7 @@ class Difference(NamedTuple):
 
 def difference_sentences(words: Words, section: str) -> Iterator[Sentence]:
     """What level 2 says of every coefficient that can be read by itself."""
-    design = words.fit.design
+    design = words.design
     level2 = list(dict.fromkeys(v for k in range(len(design.level1)) for v in group_rows(design, k)[0].columns))
     for c in words.coefficients:
         if c.kind == "part" or not np.any(design.coef_level1 == c.position):
@@ -188,7 +188,7 @@ def difference_sentences(words: Words, section: str) -> Iterator[Sentence]:
 
 def _shift(words: Words, v: str) -> bool:
     """Whether a level-2 variable explains the intercept only, so that its differences are the same everywhere."""
-    design = words.fit.design
+    design = words.design
     return not any(v in level2_variables(design, c.position) for c in words.coefficients if c.kind != "intercept")
 
 
@@ -223,7 +223,7 @@ def _of_variable(
 
 
 def _differences(words: Words, c: Coefficient, v: str, keys: pd.DataFrame, mean: dict[str, bool]) -> list[Difference]:
-    design = words.fit.design
+    design = words.design
     others = [str(u) for u in keys.columns if u != v]
     most = {u: float(by_subject(design)[u].max()) for u in others if mean[u]}
 

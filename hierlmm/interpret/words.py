@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.design import Design
 from hierlmm.design.formula import unquoted
 from hierlmm.design.questions import is_label, levels_of
 from hierlmm.design.telling import YES_OR_NO, link_name, mean_name, ratio_name
@@ -26,6 +27,7 @@ from hierlmm.families.family import Family
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import Coefficient, coefficients, judged
 from hierlmm.interpret.grammar import Sentence, render, sentence
+from hierlmm.interpret.kinds import within_groups
 from hierlmm.likelihood.wald import Asked, method_name
 from hierlmm.text import apart, number, probability, span
 
@@ -53,6 +55,8 @@ class Words:
     base : float or None
         Base of the logarithm; None for other responses. With a link that makes differences ratios, e.
     units : mapping
+    design : Design
+        Whose levels sentences on means go by, and its coefficients; see `within_groups`.
     family : Family or None
         Of a response that is told through a link; None where numbers of the response are what they are.
     """
@@ -64,6 +68,7 @@ class Words:
     quantity: str
     base: float | None
     units: Mapping[str, str]
+    design: Design
     coefficients: tuple[Coefficient, ...] = field(default=())
     family: Family | None = None
 
@@ -243,7 +248,7 @@ class Words:
 
     def x(self, c: Coefficient) -> str:
         """The level-1 column of a slope."""
-        return unquoted(self.fit.design.level1_columns[c.position][0][0])
+        return unquoted(self.design.level1_columns[c.position][0][0])
 
     @property
     def where(self) -> str:
@@ -267,7 +272,7 @@ class Words:
     @property
     def fixed_intercept(self) -> bool:
         """Whether the intercept has a mean of its own."""
-        design = self.fit.design
+        design = self.design
         return any(c.kind == "intercept" and c.position in design.coef_level1 for c in self.coefficients)
 
     def origin(self) -> tuple[str, list[str]]:
@@ -275,17 +280,17 @@ class Words:
 
         There all level-1 columns but the constant are zero.
         """
-        fit, design = self.fit, self.fit.design
+        design = self.design
         others = [c for c in self.coefficients if c.kind != "intercept"]
         if not others:
             return "", []
         expressions = list(dict.fromkeys(f for c in others for f, _ in design.level1_columns[c.position]))
         columns = design.frame.columns
         arithmetic = all(unquoted(e) in columns or e.startswith(("I(", "{", "C(")) for e in expressions)
-        if arithmetic and (point := _zero_point(fit, others)):
+        if arithmetic and (point := _zero_point(design, others)):
             numbers = [v for v, x in point.items() if not isinstance(x, str)]
             return " and ".join(f"{v} = {x}" for v, x in point.items()), numbers
-        if point := _observed_zero(fit, others):
+        if point := _observed_zero(design, others):
             numbers = [v for v, x in point.items() if not is_label(design, v)]
             return " and ".join(f"{v} = {x:g}" if v in numbers else f"{v} = {x}" for v, x in point.items()), numbers
         if all(c.kind == "slope" for c in others):
@@ -303,12 +308,14 @@ def words_of(fit: Fit, ci: float, how: Asked, units: Mapping[str, str] | None) -
         quantity = found.group(2)
     if how.df is not None:
         method_name(how.df)
-    made, family = tuple(coefficients(fit.design)), None
+    design, family = within_groups(fit.design), None
     hierarchical = fit.has_random_effects and not fit.design.has_several_factors
     if not fit.design.is_gaussian and fit.design.family.link != "identity":
         family = fit.design.family
         quantity, base = unquoted(response), math.e if ratio_name(fit.design) else None
-    return Words(fit, ci, how, hierarchical, quantity, base, dict(units or {}), made, family)
+    return Words(
+        fit, ci, how, hierarchical, quantity, base, dict(units or {}), design, tuple(coefficients(design)), family
+    )
 
 
 def _balanced(text: str) -> bool:
@@ -321,9 +328,8 @@ def _balanced(text: str) -> bool:
     return depth == 0
 
 
-def _observed_zero(fit: Fit, others: list[Coefficient]) -> dict[str, Any]:
+def _observed_zero(design: Design, others: list[Coefficient]) -> dict[str, Any]:
     """The one point in the data at which all other level-1 columns are zero: the left boundary of a spline."""
-    design = fit.design
     X1 = np.abs(design.X1[:, [c.position for c in others]])
     rows = design.frame[np.isclose(X1 / np.maximum(X1.max(axis=0), 1e-300), 0.0, atol=1e-12).all(axis=1)]
     names = dict.fromkeys(v for c in others for v in c.variables)
@@ -332,9 +338,8 @@ def _observed_zero(fit: Fit, others: list[Coefficient]) -> dict[str, Any]:
     return {v: rows[v].iloc[0] for v in names}
 
 
-def _zero_point(fit: Fit, others: list[Coefficient]) -> dict[str, Any]:
+def _zero_point(design: Design, others: list[Coefficient]) -> dict[str, Any]:
     """Numbers at zero and factors at their reference level, if every level-1 column is zero there."""
-    design = fit.design
     references = {c.factor: c.reference for c in others if c.kind == "difference"}
     point: dict[str, Any] = {}
     shown: dict[str, Any] = {}

@@ -68,3 +68,52 @@ def test_values_by_factor_print_as_values():
     assert "b['g']" in shown and "11.0" in shown and "(12 rows)" in shown
     assert shown.endswith("b['h']\narray of 2 × 3")
     assert "1.5" in repr(ByFactor("sd_b", {"g": pd.Series({"Intercept": 1.5})}))
+
+
+@pytest.fixture(scope="module")
+def growth():
+    """Visits of patients, more of them in later hospitals; the arm and age of a patient, the beds of a hospital."""
+    rng = np.random.default_rng(5)
+    hospital = np.repeat(np.arange(6), np.arange(2, 8))
+    patient = np.arange(len(hospital))
+    people = pd.DataFrame({"hospital": hospital, "patient": patient, "arm": np.where(patient % 2, "drug", "placebo")})
+    people["age"] = rng.integers(30, 70, len(people))
+    people["beds"] = (100 + 10 * people["hospital"] ** 2).astype(float)
+    rows = people.loc[people.index.repeat(4)].assign(visit=np.tile(np.arange(4), len(people)))
+    rows["rater"] = rng.integers(0, 4, len(rows))
+    rows["years"] = np.array([3.0, 5.0, 11.0, 17.0])[rows["rater"]]
+    rows["y"] = 30 + rows["visit"] * (1 - 0.6 * (rows["arm"] == "drug")) + rng.normal(size=6)[rows["hospital"]]
+    rows["y"] += rng.normal(size=len(people))[rows["patient"]] + rng.normal(size=len(rows))
+    return rows.reset_index(drop=True)
+
+
+def test_slopes_by_a_factor_of_the_inner_groups_in_words(growth):
+    fit = build("y ~ arm * visit + age + beds + (1 | hospital / patient)", growth).fit_ml()
+    told, beta = fit.interpret(), fit.beta
+    text = " ".join(told.text.split())
+    assert "The slope of the mean of y on visit in the population with arm = placebo is" in text
+    assert "The slope of the mean on visit: the difference, arm = placebo minus arm = drug, is" in text
+    assert "The slope of the mean on visit is taken by the model as the same whatever age and beds is" in text
+    assert "belong together" not in text and "extrapolation" not in text and "age = 0" not in text
+    people, hospitals = growth.groupby("patient").first(), growth.groupby("hospital").first()
+    age, beds = people["age"].mean(), hospitals["beds"].mean()
+    assert f"arm = drug, age = {age:.4g} (the mean) and beds = {beds:.4g} (the mean)" in text
+    drug = beta["Intercept"] + age * beta["age"] + beds * beta["beds"]
+    wanted = [drug, drug + beta["arm[T.placebo]"], beta["visit"], beta["visit"] + beta["arm[T.placebo]:visit"]]
+    facts = told.facts[told.facts["fact"] == "estimate"].groupby("section")["value"]
+    np.testing.assert_allclose(facts.get_group("The mean"), wanted)
+    wanted = [beta[name] for name in ("arm[T.placebo]", "age", "beds", "arm[T.placebo]:visit")]
+    np.testing.assert_allclose(facts.get_group("Differences in the mean"), wanted)
+
+
+def test_covariates_of_crossed_factors_stand_at_their_means_in_words(growth):
+    fit = build("y ~ visit + age + years + (1 + visit | patient) + (1 | rater)", growth).fit_ml()
+    age, years = (growth.groupby(own).first()[name].mean() for own, name in (("patient", "age"), ("rater", "years")))
+    told = f"with age = {age:.4g} (the mean) and years = {years:.4g} (the mean) is"
+    assert told in " ".join(fit.interpret().text.split())
+
+
+def test_curves_are_said_to_be_drawn_along_numbers(pupils):
+    fit = build("y ~ kind * x + (1 | school) + (1 | rater)", pupils).fit_ml()
+    assert "fit.plot_effects('x'), fit.marginal_means('kind')" in " ".join(fit.interpret().text.split())
+    fit.plot_effects("x", backend="none")
