@@ -19,7 +19,7 @@ from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, choose
 
 SEE = "docs, page 'Implied marginal model'"
-WRITTEN, MOST_CELLS, MOST_BANDS = 10, 30, 3
+WRITTEN, MOST_CELLS, MOST_BANDS, MOST_NAMES = 10, 30, 3, 10
 BLUE, RED = "#053061", "#67001f"
 PALE_BLUE, PALE_RED = "#9ecae1", "#fcae91"
 """The ends of the scale on light paper, and on dark paper."""
@@ -69,14 +69,13 @@ def plot_heatmap(
     nothing = dict.fromkeys(implied, np.zeros((2, 1)))
     panels = Panels(nothing, "fit", each(1.6, side + 0.6, 0.9, side + 0.7), figure, col_wrap, name="implied")
     scale = _Scale(0.0 if min(float(m.min()) for m in matrices.values()) >= 0.0 else -top, top, panels.theme)
-    labels = [_tick(v) for v in first.V.index[kept]]
-    shown = np.arange(0, n, -(-n // 10))
+    places, labels = _named([_tick(v) for v in first.V.index[kept]])
     form = "" if not (n <= WRITTEN if numbers is None else numbers) else ".2f" if correlation else ".3g"
     for label, matrix in matrices.items():
         target = panels.target(label)
         _cells(panels, label, matrix, scale, form)
-        panels.draw.xticks(shown.tolist(), [labels[k] for k in shown], target)
-        panels.draw.yticks((n - 1 - shown).tolist(), [labels[k] for k in shown], target)
+        panels.draw.xticks(places.tolist(), labels, target)
+        panels.draw.yticks((n - 1 - places).tolist(), labels, target)
         panels.limit(label, (-0.5, n - 0.5), (-0.5, n - 0.5))
     if panels.backend == "matplotlib":
         _colour_bar(panels, scale, what if correlation else f"covariance ({first.response}²)")
@@ -86,6 +85,14 @@ def plot_heatmap(
         xlabel=first.time,
         ylabel=first.time,
     )
+
+
+def _named(labels: list[str]) -> tuple[FloatArray, list[str]]:
+    """Where labels stand, about ten of them: neighbours of one name have it once, in their middle."""
+    starts = [k for k, label in enumerate(labels) if k == 0 or label != labels[k - 1]]
+    middles = 0.5 * (np.array(starts) + np.append(starts[1:], len(labels)) - 1)
+    step = -(-len(starts) // MOST_NAMES)
+    return middles[::step], [labels[k] for k in starts[::step]]
 
 
 @dataclass(frozen=True)
@@ -113,11 +120,10 @@ def _cells(panels: Panels, label: str, matrix: FloatArray, scale: _Scale, form: 
     # The letters of a number fit into its cell.
     letters = min(panels.theme.size, 5.2 * 72.0 / max(n, 1) / 2.4 / max(1, 0.16 * len(format(scale.top, form or "g"))))
     size = {"bokeh": f"{letters:.3g}pt", "plotly": DOTS * letters}.get(panels.backend, letters)
-    for (i, j), value in np.ndenumerate(matrix):
-        y = float(n - 1 - i)
-        edges = np.array([j - 0.5, j + 0.5])
-        panels.band(label, edges, np.full(2, y - 0.5), np.full(2, y + 0.5), color=scale.colour(value), alpha=1.0)
-        if form:
+    for i, row in enumerate(matrix):
+        y, colours = float(n - 1 - i), [scale.colour(value) for value in row]
+        panels.row_of_cells(label, y, colours)
+        for j, value in enumerate(row if form else ()):
             text = format(value, form)
             panels.draw.text(float(j), y, text, panels.target(label), color=scale.ink(value), size=size)
 
@@ -324,9 +330,8 @@ def _entries(shapes: _Shapes, colours: Mapping[str, str], own: Theme, marker: st
 
 def _title(what: str, implied: Mapping[str, Any]) -> str:
     one = next(iter(implied.values()))
-    where = "".join(f", {k} = {_tick(v)}" for k, v in one.at.items() if not isinstance(v, list))
     who = f", implied by {one.label} ({one.estimator})" if len(implied) == 1 else ", as each fit implies it"
-    return f"{what[:1].upper()}{what[1:]}{who}{where}"
+    return f"{what[:1].upper()}{what[1:]}{who}{one._where}"
 
 
 def _tick(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,19 @@ class Panels:
 
         shades = ListedColormap([self.theme.mix(share) for share in np.linspace(0.12, 0.8, 64)])
         self.target(panel).hexbin(x, y, gridsize=CELLS, mincnt=1, bins="log", cmap=shades, linewidths=0.2, zorder=0.5)
+
+    def row_of_cells(self, panel: Any, y: float, colours: Sequence[str]) -> None:
+        """Fill squares around (0, y), (1, y), ... with colours, as few areas as may be: each takes time."""
+        if self.backend == "matplotlib":
+            from matplotlib.colors import to_rgb
+
+            edges = np.arange(len(colours) + 1) - 0.5
+            self.target(panel).pcolormesh(edges, [y - 0.5, y + 0.5], [[to_rgb(colour) for colour in colours]])
+            return
+        at = 0
+        for colour, alike in groupby(colours):
+            edges = np.array([at - 0.5, (at := at + len(list(alike))) - 0.5])
+            self.band(panel, edges, np.full(2, y - 0.5), np.full(2, y + 0.5), color=colour, alpha=1.0)
 
     def target(self, panel: Any) -> Any:
         """The axes of a panel."""

@@ -124,16 +124,17 @@ def _posterior_parameters(fit: Any, size: int) -> tuple[FloatArray, FloatArray, 
 
 
 def large_sample_parameters(
-    fit: Any, size: int, ci: float, seed: int | None
+    fit: Any, size: int, ci: float, seed: int | None, *, logs: bool = False
 ) -> tuple[tuple[FloatArray, FloatArray, FloatArray], str]:
-    """Draws of D, σ and η around their estimates, and what bands of them are."""
+    """Draws of D, σ and η around their estimates, and what bands of them are; ``logs``: see `on_logs`."""
     large = fit.large_sample
     sample = large.sample(size, np.random.default_rng(seed))
+    sample = large.on_logs(sample) if logs else sample
     D, sigma = large.split_draws(sample)
     first = fit.criterion_function.structure.n_parameters
     note = (
         f"Bands: {100 * ci:g} %, pointwise, from {size} draws of the covariance parameters' normal approximation on "
-        "the unconstrained scale."
+        f"the {'scale of log SDs' if logs else 'unconstrained scale'}."
     )
     if fit.is_singular:
         note += (

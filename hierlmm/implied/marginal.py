@@ -113,6 +113,11 @@ class ImpliedMarginal(ImpliedPictures):
     _whose = "one subject's"
 
     @property
+    def _where(self) -> str:
+        """Where the pictures stand, for their titles."""
+        return "".join(f", {k} = {value_text(v)}" for k, v in self.at.items() if not isinstance(v, list))
+
+    @property
     def stationary(self) -> bool:
         """Whether pairs of times at the same lag have the same correlation (False where no lag occurs twice)."""
         pairs = self.pairs()

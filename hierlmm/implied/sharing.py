@@ -86,6 +86,11 @@ class SharedGroups(Result):
     _whose = "rows of"
 
     @property
+    def _where(self) -> str:
+        """Where the picture stands, for its title: not at ``at``, as the table does."""
+        return f", each row at its own {' and '.join(self.at)}" if self.at else ""
+
+    @property
     def table(self) -> pd.DataFrame:
         """`pairs`."""
         return self.pairs
@@ -171,7 +176,7 @@ def _parameters(fit: FactorNumbers, draws: int, ci: float, seed: int | None) -> 
         return D.reshape(-1, *D.shape[2:]), sigma, note
     if not draws:
         return fit._D_values[None], np.array([fit.sigma]), note
-    (D, sigma, _), note = large_sample_parameters(fit, draws, ci, seed)
+    (D, sigma, _), note = large_sample_parameters(fit, draws, ci, seed, logs=True)
     return D, sigma, note.replace("Bands:", "Intervals:").replace("the bands are", "the intervals are")
 
 

@@ -79,6 +79,28 @@ class LargeSample:
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         return self.centre + rng.standard_normal((size, len(self.centre))) @ root.T
 
+    def on_logs(self, sample: FloatArray) -> FloatArray:
+        """The draws of `sample` with SDs on the scale of their logarithm, as the delta method has them.
+
+        A row of Λ is the SD of its coefficient, relative to σ, times a direction, which has the correlations. What a
+        draw moves along the row moves log SD, and what it moves across the row the direction: the same to first order.
+        An SD that is less than two standard errors from zero keeps its normal distribution: that of its logarithm is
+        so wide there that it says nothing.
+        """
+        structure = self.criterion.structure
+        n = structure.n_parameters
+        drawn, found = sample[:, :n] - self.centre[:n], sample.copy()
+        for k in np.unique(structure.row):
+            own = structure.index[structure.row == k]
+            row = self.centre[own]
+            size = float(np.linalg.norm(row))
+            if 4.0 * row @ self.covariance[np.ix_(own, own)] @ row < size**4:
+                along = drawn[:, own] @ row / size**2
+                across = row + drawn[:, own] - along[:, None] * row
+                longer = size * np.exp(along) / np.linalg.norm(across, axis=1)
+                found[:, own] = longer[:, None] * across
+        return found
+
     def split_draws(self, sample: FloatArray) -> tuple[FloatArray, FloatArray]:
         """D and σ of draws of (λ, η, log σ̃): (size, q, q), (size,)."""
         scaling = self.criterion.scaling

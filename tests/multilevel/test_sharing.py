@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import hierlmm as hl
@@ -50,6 +52,32 @@ def test_pairs_and_covariances_are_those_of_all_pairs_of_rows(fit, dense):
         close(own.loc[key, "correlation"], correlation, rtol=1e-6, atol=1e-10)
 
 
+def test_intervals_of_the_correlation_are_near_those_of_the_share():
+    """One quantity, the correlation of two rows of a school: logit and profile against draws of log SDs."""
+    rng = np.random.default_rng(5)
+    school, group = np.repeat(np.arange(12), 12), np.tile(np.repeat(np.arange(3), 4), 12)
+    y = rng.normal(size=12)[school] + 0.7 * rng.normal(size=36)[3 * school + group] + rng.normal(size=144)
+    rows = pd.DataFrame({"y": y, "school": school, "group": group})
+    fit = build("y ~ 1 + (1 | school / group)", rows).fit_reml()
+    pairs = fit.implied_marginal(draws=4000, seed=1).pairs.iloc[1]
+    for method in ("delta", "profile"):
+        share = fit.intraclass_correlation(method=method).table.loc["school"]
+        close(pairs[["lower", "upper"]].astype(float), share[["lower", "upper"]], atol=0.03)
+
+
+def test_draws_on_the_scale_of_logs_agree_with_the_others_next_to_the_estimate(fit):
+    large = fit.large_sample
+    near = dataclasses.replace(large, covariance=1e-8 * large.covariance)
+    sample = near.sample(50, np.random.default_rng(1))
+    moved, of_logs = (s - large.centre for s in (sample, near.on_logs(sample)))
+    assert np.any(of_logs != moved) and np.abs(moved).max() > 1e-5
+    close(of_logs, moved, atol=1e-2 * np.abs(moved).max())
+    held = large.centre.copy()
+    held[:2] = 0.0  # a row without variance, which the boundary holds
+    at_zero = dataclasses.replace(large, centre=held, covariance=np.diag((held != 0.0) * 1e-4))
+    close(at_zero.on_logs(at_zero.sample(5, np.random.default_rng(1)))[:, :2], 0.0, atol=0.0)
+
+
 def test_slopes_stand_at_their_means_unless_said(fit):
     found = fit.implied_marginal(draws=0)
     mean = float(fit.design.frame["x"].mean())
@@ -72,6 +100,15 @@ def test_the_picture_has_the_covariances_of_its_rows(nested, fit):
     close(few.V, fit.marginal_covariance([3, 1, 77]), rtol=1e-12)
     close(np.diag(few.correlation), 1.0)
     assert few.plot_heatmap(backend="none") is not None
+    drawn = found.plot_heatmap().get_viz("figure")
+    names = [text.get_text() for text in drawn.axes[0].get_yticklabels()]
+    assert names == ["A:a", "A:c", "B:b", "C:a", "C:c", "D:b", "E:a", "E:c"]  # every second cask, once
+    close(drawn.axes[0].get_yticks()[:2], [28.5, 24.5])
+    assert "its own" not in drawn.get_suptitle()
+    title = few.plot_heatmap().get_viz("figure").get_suptitle().replace("\n", " ")
+    assert title.endswith("(REML), each row at its own x")
+    cells = few.plot_heatmap().get_viz("figure").axes[0].collections
+    assert [len(row.get_facecolor()) for row in cells] == [3, 3, 3]
     with pytest.raises(DataError, match="no row that was fitted has such a label"):
         fit.implied_marginal(rows=[1000])
 
