@@ -30,7 +30,7 @@ def draw_savage_dickey(found: Any, figure: Figure) -> Any:
     return panels.finish(
         {panel: ""},
         title=f"{panel}: log Bayes factor {found.log_bf:.2f}",
-        caption="the factor of the hypothesis is the ratio of the two heights, posterior to prior",
+        caption="The factor of the hypothesis is the ratio of the two heights, posterior to prior",
         xlabel=panel.partition("=")[0].strip(),
         ylabel="density",
         legend=entries,

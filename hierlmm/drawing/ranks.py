@@ -73,7 +73,7 @@ def plot_ranks(
     first = "largest" if ranking.largest_first else "smallest"
     return panels.finish(
         {term: term},
-        caption="the first, the last, and between the grey lines evenly spaced ones" if between else "",
+        caption="The first, the last, and between the grey lines evenly spaced ones" if between else "",
         title=f"Ranks of {who} ({ranking.estimator}) with {percent(ranking.ci)} intervals",
         xlabel=f"expected rank (1: {first}; dashed: the first {ranking.top})",
         ylabel=sorted_label(ranking.subject, J, total),

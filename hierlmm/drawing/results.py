@@ -133,7 +133,7 @@ def plot_gls_steps(steps: Any, figure: Figure) -> Any:
     if steps.iterations <= 40:
         panels.map("scatter_xy", "step", lines, size=14, color=colour)
     title = f"{steps.design.hierarchy.response}: two-step iteration to the {kind} fit in {steps.iterations} steps"
-    return panels.finish(title=title, caption="grey: where it ends", xlabel="iteration")
+    return panels.finish(title=title, caption="Grey: where it ends", xlabel="iteration")
 
 
 LINES = {"subject": "the subjects' own lines", "population": "the population line"}
@@ -166,7 +166,7 @@ def plot_serial(check: Any, figure: Figure) -> Any:
     return panels.finish(
         {panel: ""},
         title=f"{check.name} of {check.kind.replace('pearson', 'Pearson')} residuals",
-        caption=f"residuals around {LINES[check.level]}, {check.estimator}; bands: {percent(check.ci)} at each lag and "
+        caption=f"Residuals around {LINES[check.level]}, {check.estimator}; bands: {percent(check.ci)} at each lag and "
         f"(light) at all lags of the fitted model{level}",
         xlabel=f"lag ({check.time})",
         ylabel=panel,

@@ -243,8 +243,8 @@ class _Writer:
         spread = [] if self.estimates is None else self.spread([float(s) for s in self.estimates.sd_b[name]])
         if q == 1:
             return [Equation(b[0], SIMILAR, ((m.normal(self.of("σ", "", name, power=2)), *spread),))]
-        if q == 2 and spread and len(columns.blocks) == 1:
-            spread.append(m.words(", corr ") + m.two_decimals(float(self.estimates.corr_b[name].iloc[0, 1])))
+        if q == 2 and spread and len(columns.blocks) == 1:  # one piece: a line of a correlation alone says little
+            spread[-1] += m.words(", corr ") + m.two_decimals(float(self.estimates.corr_b[name].iloc[0, 1]))
         D = self.of("D", "", name)
         joint = Equation(m.parenthesise(m.join(b, ", ")), SIMILAR, ((m.normal(D), *spread),))
         if q > m.SHOWN_MATRIX:

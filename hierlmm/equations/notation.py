@@ -298,7 +298,7 @@ class Equation:
         """Text in lines of at most ``width`` characters, as far as the pieces allow, aligned after the sign."""
         head = f"{self.left.text} {self.relation.text} "
         lines = "\n".join(join(line, "").stripped().text for line in self._lines(width - len(head)))
-        lines = re.sub(r"\n, (where|with) ", r",\n\1 ", lines)  # the comma before a clause ends a line
+        lines = re.sub(r"\n, (where|with|sd) ", r",\n\1 ", lines)  # the comma before a clause ends a line
         return head + lines.replace("\n", "\n" + " " * len(head))
 
     def aligned(self, width: int = WIDTH) -> str:

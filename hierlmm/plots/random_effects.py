@@ -112,7 +112,7 @@ def plot_random_effects(
     some = any(between for _, between in drawn.values())
     return panels.finish(
         {panel: panel + _no_variation(panel, zero) for panel in panels_of},
-        caption="the lowest, the highest, and between the grey lines evenly spaced ones" if some else "",
+        caption="The lowest, the highest, and between the grey lines evenly spaced ones" if some else "",
         title=f"Random effects{only} with {percent(probability)} intervals",
         xlabel={panel: f"b ({unit_of(base.design, term)})" for panel, (term, _) in panels_of.items()},
         ylabel=sorted_label(base.design.hierarchy.subject, shown, base.n_subjects),

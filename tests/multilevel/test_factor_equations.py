@@ -8,6 +8,9 @@ import pytest
 
 import hierlmm as hl
 from hierlmm.errors import SpecificationError
+from hierlmm.fit.make import fit_of
+from hierlmm.likelihood.estimate import LikelihoodEstimate, make_criterion
+from hierlmm.likelihood.maximise import maximise
 
 build = hl.MultilevelModel.from_formula
 
@@ -75,6 +78,18 @@ def test_crossed_factors_have_a_line_each(model, fit):
     assert covariance == f"Cov(yᵢ, yⱼ) = {of_school} + {rest},  i ≠ j"
     sd, corr = fit.sd_b["school"], fit.corr_b["school"].iloc[0, 1]
     assert f"sd {sd.iloc[0]:.2f} and {sd.iloc[1]:.2f}, corr {corr:.2f}".replace("-", "−") in model.equations(fit).text
+
+
+def test_lines_of_long_names_start_with_words(pupils):
+    longer = build(
+        "y ~ x + (1 + x | school_of_town) + (1 | rater)", pupils.rename(columns={"school": "school_of_town"})
+    )
+    criterion = make_criterion(longer.design, reml=True)
+    start = np.array([1.5, 0.0, 0.8, 1.0])
+    fit = fit_of(LikelihoodEstimate(longer.design, criterion, maximise(criterion, start)))
+    lines = [line.strip() for line in str(longer.equations(fit)).splitlines()]
+    assert not [line for line in lines if line.startswith(",")]
+    assert sum(line.startswith("sd ") and ", corr " in line for line in lines) == 1
 
 
 def test_estimates_keep_their_signs(classes):
