@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from hierlmm.checks.material import Material
+from hierlmm.diagnostics.curve_band import EVEN, LOOK
 from hierlmm.drawing.check_panels import CheckPanel
 from hierlmm.text import fill, p_text, templates
 
 type Severity = Literal["act", "look", "fine"]
-ACT, LOOK = 0.05, 0.01
-EVEN = 1.0 + 1e-9
-"""For p-values that are equal to a limit but for rounding: 10 × 1/200."""
+ACT = 0.05
 ORDER: dict[Severity, int] = {"act": 0, "look": 1, "fine": 2}
 
 

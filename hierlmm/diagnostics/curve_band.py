@@ -8,6 +8,11 @@ import numpy as np
 
 from hierlmm.arrays import BoolArray, FloatArray
 
+LOOK = 0.01
+"""A p-value from which on what was seen is worth a look, whatever else was looked at."""
+EVEN = 1.0 + 1e-9
+"""For p-values that are equal to a limit but for rounding: 10 × 1/200."""
+
 
 @dataclass(frozen=True, eq=False)
 class CurveBand:
@@ -33,6 +38,11 @@ class CurveBand:
     def stands_out(self) -> bool:
         """Whether the curve leaves the band."""
         return self.p_value <= 1.0 - self.ci
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether it leaves the band no further than now and then under the model: checks call that fine."""
+        return self.stands_out and self.p_value > LOOK * EVEN
 
     @property
     def outside(self) -> BoolArray:

@@ -40,7 +40,7 @@ from hierlmm.likelihood.quantiles import mixture_quantile
 from hierlmm.likelihood.wald import BY_DEFAULT, Asked
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
-from hierlmm.text import probability_text, table_lines
+from hierlmm.text import listed, probability_text, table_lines
 
 SEE = "docs, page 'In words'"
 SHARE = ("share", "share_lower", "share_upper")
@@ -244,7 +244,7 @@ def _notes(fit: Fit, kind: Kind, table: pd.DataFrame, ci: float, coverage: float
     where = f"for each {design.group}" if design.group else "in all groups"
     if kind.factor:
         others = [own.columns.group for own in fit.design.random if own.columns.group != kind.factor]
-        notes.append(render("heterogeneity.factor", factor=kind.factor, others=" and ".join(others)))
+        notes.append(render("heterogeneity.factor", factor=kind.factor, others=listed(others)))
     else:
         notes.append(render("heterogeneity.normal", where=where))
     if not design.is_gaussian:

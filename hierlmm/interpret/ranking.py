@@ -235,7 +235,9 @@ def _refuse_ties(fit: Fit, kind: Kind, k: int) -> None:
 def _notes(fit: Fit, kind: Kind, k: int, size: int, top: int, ci: float) -> tuple[str, ...]:
     posterior = fit.has_draws
     notes = [render("ranks.draws" if posterior else "ranks.joint", n=size)]
-    notes.append(render("ranks.columns", ci=f"{100 * ci:g}", top=top))
+    notes.append(
+        render("ranks.columns", ci=f"{100 * ci:g}", first="the first" if top == 1 else f"among the first {top}")
+    )
     if kind.factor:
         above = " and ".join(kind.above)
         notes.append(render("ranks.above" if above else "ranks.factor", factor=kind.factor, above=above))

@@ -154,12 +154,19 @@ def _seen(curve: CurveBand | None) -> str:
     if not curve.stands_out:
         return "Residuals go along the fitted values as the model expects"
     if not curve.outside.any():
-        return "The mean of the residuals leaves what the model expects"
+        return f"The mean of the residuals leaves {_left(curve)}"
     edges = np.flatnonzero(np.diff(np.r_[False, curve.outside, False]))
     start, stop = max(zip(edges[::2], edges[1::2] - 1, strict=True), key=lambda ends: ends[1] - ends[0])
     x = curve.x[[start, stop]]
     where = f"at {x[0]:.3g}" if start == stop else f"from {x[0]:.3g} to {x[1]:.3g}"
-    return f"The residuals leave what the model expects {where.replace('-', '−')}"
+    return f"The residuals leave {_left(curve, f' {where.replace("-", "−")}')}"
+
+
+def _left(curve: CurveBand, where: str = "") -> str:
+    """What they leave: with a p-value that a right model has now and then, no more than the band."""
+    if not curve.by_chance:
+        return f"what the model expects{where}"
+    return f"the band{where}, as {percent(1.0 - curve.ci)} do by chance (p = {curve.p_value:.2g})"
 
 
 def _band_text(curve: CurveBand | None, n: int) -> str:
@@ -168,6 +175,7 @@ def _band_text(curve: CurveBand | None, n: int) -> str:
     if np.isnan(curve.p_value):
         return "Line: local straight lines. Shrinkage lets it rise where the model is right."
     p = f"p = {curve.p_value:.2g}" if curve.p_value >= 0.001 else "p < 0.001"
+    p += " (fit.check() has one p for fitted values and covariates together)" if curve.by_chance else ""
     some = f" (both of {MOST_ROWS:,} rows)" if n > MOST_ROWS else ""
     return f"Line: local straight lines; band: {percent(curve.ci)} of such lines under the fitted model{some}, {p}."
 

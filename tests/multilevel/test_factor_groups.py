@@ -57,7 +57,7 @@ def test_draws_say_how_much_groups_differ(posterior):
     close(row["low"], (beta - norm.ppf(0.975) * sd).mean())
     close([row["sd_lower"], row["sd_upper"]], np.quantile(sd, [0.1, 0.9]))
     assert "How much groups of rater differ (NUTS)" in str(found)
-    assert "groups of school and school:class, whose random effects are 0" in str(found)
+    assert "with the random effects of school and school:class at 0" in str(found)
     assert "subject" not in str(found)
 
 
@@ -123,3 +123,11 @@ def test_what_cannot_be_asked(name, fit, posterior):
             getattr(own, name)()
         with pytest.raises((SpecificationError, NotAvailableError), match="vary"):
             getattr(own, name)("rater", "x")
+
+
+def test_small_words_of_groups(fit):
+    note = " ".join(str(fit.heterogeneity("rater", "Intercept")).split())
+    assert "with the random effects of school and school:class at 0: sd is that of rater alone." in note
+    assert "prob_top: probability to be the first." in " ".join(
+        str(fit.rank_subjects("rater", top=1, draws=100)).split()
+    )

@@ -10,11 +10,12 @@ from scipy.stats import norm
 
 import hierlmm as hl
 from hierlmm.design.questions import rows_by_subject
-from hierlmm.diagnostics.curve_band import curve_band
+from hierlmm.diagnostics.curve_band import CurveBand, curve_band
 from hierlmm.diagnostics.normality import effects_of, normality
 from hierlmm.diagnostics.residual_curve import residual_curve, smooth
 from hierlmm.diagnostics.serial_residuals import linear_residuals
 from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.plots.residuals import _band_text, _seen
 
 
 def two_level(seed, n=30, slope=0.0, errors=None):
@@ -66,6 +67,20 @@ def test_the_band_holds_a_share_of_curves_and_the_data_are_one_of_them():
 def test_a_square_that_is_missing_stands_out():
     found = residual_curve(fitted(3, slope=0.35), "pearson", "subject", 0.95, 199)
     assert found.stands_out and found.outside.any() and found.p_value <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (0.04, "The residuals leave the band from 44 to 45, as 5 % do by chance (p = 0.04)"),
+        (0.01, "The residuals leave what the model expects from 44 to 45"),
+        (0.06, "Residuals go along the fitted values as the model expects"),
+    ],
+)
+def test_the_headline_is_sober_where_checks_call_it_fine(p, said):
+    found = CurveBand(np.array([43.0, 44, 45]), np.array([0.0, 2, 2]), -np.ones(3), np.ones(3), p, 0.95)
+    assert _seen(found) == said
+    assert ("fit.check() has one p for fitted values and covariates" in _band_text(found, 3)) == (p == 0.04)
 
 
 def test_residuals_rise_with_fitted_values_where_the_model_is_right():
