@@ -207,8 +207,8 @@ class Panels:
             return
         at = 0
         for colour, alike in groupby(colours):
-            edges = np.array([at - 0.5, (at := at + len(list(alike))) - 0.5], dtype=np.float64)
-            self.band(panel, edges, np.full(2, y - 0.5), np.full(2, y + 0.5), color=colour, alpha=1.0)
+            ends = np.array([at - 0.5, (at := at + len(list(alike))) - 0.5])
+            self.band(panel, ends, np.full(2, y - 0.5), np.full(2, y + 0.5), color=colour, alpha=1.0)
 
     def target(self, panel: Any) -> Any:
         """The axes of a panel."""
