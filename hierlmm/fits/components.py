@@ -7,6 +7,7 @@ A compound-symmetric D has one standard deviation and one correlation: ``sd(all 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +21,12 @@ from hierlmm.covariance.variance import sorted_levels
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError
 from hierlmm.likelihood.generalised_criterion import GeneralisedSolution
+from hierlmm.results import NotedTable
 
 __all__ = [
     "COMMON_CORR",
     "COMMON_SD",
+    "FactorComponents",
     "component_frame",
     "component_labels",
     "component_values",
@@ -130,6 +133,21 @@ def component_frame(
     """Table of covariance parameters, columns estimate, se, lower, upper."""
     index = pd.Index(labels, name="component")
     return pd.DataFrame({"estimate": estimate, "se": se, "lower": lower, "upper": upper}, index=index)
+
+
+class FactorComponents(NotedTable):
+    """Covariance parameters of several factors, whose correlations name their factor once in print."""
+
+    @property
+    def _told(self) -> NotedTable:
+        short = [re.sub(r"^corr\((.+) \| (.+), (.+) \| \2\)$", r"corr(\1, \3 | \2)", str(k)) for k in self.index]
+        return NotedTable(self.set_axis(pd.Index(short, name=self.index.name)))
+
+    def __repr__(self) -> str:
+        return repr(self._told)
+
+    def _repr_html_(self) -> str:
+        return self._told._repr_html_()
 
 
 def constant_terms(fit: Any) -> set[str]:

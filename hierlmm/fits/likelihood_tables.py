@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from hierlmm.errors import SpecificationError
+from hierlmm.fits.components import FactorComponents
 from hierlmm.fits.covariance_table import WaldComponents, profile_components, quantile, wald_components
 from hierlmm.fits.degrees import (
     fit_empirical,
@@ -109,7 +110,8 @@ class LikelihoodNumbers(LikelihoodEstimates):
             log-likelihood; a limit at the end of a parameter's range (an SD of 0) is that end.
         """
         choose("method", method, ("wald", "profile"))
-        return self._components.table(ci) if method == "wald" else profile_components(self, ci)
+        table = self._components.table(ci) if method == "wald" else profile_components(self, ci)
+        return FactorComponents(table) if self.design.has_several_factors else table
 
     @cached_property
     def _components(self) -> WaldComponents:

@@ -80,13 +80,17 @@ def test_crossed_factors_have_a_line_each(model, fit):
     assert f"sd {sd.iloc[0]:.2f} and {sd.iloc[1]:.2f}, corr {corr:.2f}".replace("-", "−") in model.equations(fit).text
 
 
-def test_lines_of_long_names_start_with_words(pupils):
+def test_long_names_of_factors_stand_once_and_lines_start_with_words(pupils):
     longer = build(
         "y ~ x + (1 + x | school_of_town) + (1 | rater)", pupils.rename(columns={"school": "school_of_town"})
     )
     criterion = make_criterion(longer.design, reml=True)
     start = np.array([1.5, 0.0, 0.8, 1.0])
     fit = fit_of(LikelihoodEstimate(longer.design, criterion, maximise(criterion, start)))
+    components = fit.variance_components()
+    assert "corr(Intercept, x | school_of_town)" in repr(components) and "..." not in repr(components)
+    assert "corr(Intercept, x | school_of_town)" in components._repr_html_()
+    assert "corr(Intercept | school_of_town, x | school_of_town)" in components.index  # as draws have it
     lines = [line.strip() for line in str(longer.equations(fit)).splitlines()]
     assert not [line for line in lines if line.startswith(",")]
     assert sum(line.startswith("sd ") and ", corr " in line for line in lines) == 1
