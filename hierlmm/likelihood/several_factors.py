@@ -41,6 +41,8 @@ from hierlmm.likelihood.solution import Solution
 
 MOST_CELLS = 0.7
 """Cells of equal rows, as a share of the rows, up to which rows are summed up by them."""
+SEARCHABLE = 1.2e8
+"""Work of a search, in a hundred ns, up to which it is made."""
 SMALL_REST = 150
 """Random effects of the rest up to which plain loops are faster than a library for dense matrices."""
 
@@ -86,8 +88,12 @@ class FactorProducts(GroupedRows):
 
     @property
     def is_small(self) -> bool:
-        """Whether an evaluation takes so little that the space can be searched: below some milliseconds."""
-        return self.forest.n_rest**3 + 100 * self.n_obs < 2e7
+        """Whether the space can be searched in some ten seconds.
+
+        An evaluation takes about n_rest³ ns, or 500 ns a row with random slopes; a search of m parameters a hundred m².
+        """
+        m = sum(q * (q + 1) // 2 for q in self.sizes)
+        return m**2 * (self.forest.n_rest**3 + 500 * self.XY.shape[1]) < SEARCHABLE
 
     @property
     def rest_is_small(self) -> bool:
