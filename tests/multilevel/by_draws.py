@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from settled import public, refused
+from settled import public, refused, reports
 
 close = np.testing.assert_allclose
 FACTORS = ["school", "school:class", "rater"]
@@ -100,6 +100,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "has_working_correlation": lambda fit: close(fit.has_working_correlation, False),
     "anova": lambda fit: refused(fit.anova),
     "residual_at": lambda fit: close(len(fit.residual_at(np.empty(0)).parameters), 0),
+    "report": reports,
     "save": lambda fit: refused(lambda: fit.save("fit.nc", data=False)),
     "plot_random_effects": lambda fit: is_picture_of_b(fit),
 }

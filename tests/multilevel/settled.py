@@ -10,7 +10,7 @@ import pytest
 
 import hierlmm as hl
 from hierlmm import plots
-from hierlmm.errors import NotAvailableError, OtherNameError
+from hierlmm.errors import NotAvailableError, OtherNameError, SpecificationError
 from hierlmm.fits.capabilities import LME4
 
 FUNCTIONS = {
@@ -26,6 +26,12 @@ def refused(call: Callable[[], Any]) -> None:
     error = caught.value
     assert all([error.received, error.reason, error.remedy, error.see])
     assert not isinstance(error, OtherNameError)
+
+
+def reports(fit: Any) -> None:
+    """Only what it would not write; pages are seen in tests/pages."""
+    with pytest.raises(SpecificationError, match=r"use a name like fit\.html"):
+        fit.report("fit.txt")
 
 
 def public(kind: type, *more: str) -> list[str]:

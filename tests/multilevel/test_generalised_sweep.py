@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import gammaln
-from settled import FUNCTIONS, call_with, public, refused
+from settled import FUNCTIONS, call_with, public, refused, reports
 
 import hierlmm as hl
 
@@ -209,6 +209,7 @@ CHECKS: dict[str, Callable[[Any, Definition], None]] = {
         np.sort(d.by("rater")[:, 0]),
         atol=1e-6,
     ),
+    "report": lambda fit, _: reports(fit),
     "save": lambda fit, _: refused(lambda: fit.save("fit.nc", data=False)),
     "design": lambda fit, d: close(fit.design.Z.shape, (160, 4)),
     "lacks": lambda fit, _: fit.require("D"),

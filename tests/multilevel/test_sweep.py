@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dense_factors import Dense
-from settled import FUNCTIONS, call_with, public, refused
+from settled import FUNCTIONS, call_with, public, refused, reports
 
 import hierlmm as hl
 from hierlmm.errors import DataError
@@ -178,6 +178,7 @@ CHECKS: dict[str, Callable[[Any, Dense], None]] = {
     "plot_qq": lambda fit, _: fit.plot_qq(simulations=19, backend="none"),
     "plot_random_effects": lambda fit, d: is_picture_of_b(fit, d),
     "plot_optima": lambda fit, _: refused(fit.plot_optima),  # one optimum only
+    "report": lambda fit, _: reports(fit),
     "save": lambda fit, _: refused(lambda: fit.save("fit.nc", data=False)),  # with rows: see test_multilevel
     "design": lambda fit, d: close(fit.design.Z.shape, (160, 4)),
     "lacks": lambda fit, _: fit.require("D"),
