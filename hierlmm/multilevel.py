@@ -13,7 +13,7 @@ from hierlmm.design.outcome import Outcome, outcome_of
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.fits.capabilities import Lack, refused, said_by_help
-from hierlmm.fits.several import GENERALISED_MODEL, MODEL, SEE, unanswered
+from hierlmm.fits.several import GENERALISED_MODEL, MODEL, OF_MODELS, SEE, unanswered
 from hierlmm.likelihood.checks import check_quadrature
 from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
 
@@ -85,7 +85,9 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
     lacks: ClassVar[Mapping[str, Lack]] = MODEL
     _answered_by: ClassVar[frozenset[str]] = frozenset()
     """Functions of the package that take such a model; all others refuse it."""
-    _unanswered = unanswered("a MultilevelModel", "use fit(), fit_reml() or fit_ml(); with one factor hl.TwoLevelModel")
+    _unanswered = unanswered(
+        "a MultilevelModel", "use fit(), fit_reml() or fit_ml(); with one factor hl.TwoLevelModel", OF_MODELS
+    )
 
     def __init__(
         self,

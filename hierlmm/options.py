@@ -279,6 +279,8 @@ def unknown_argument(door: Callable[..., Any], name: str, value: Any, of: tuple[
     """Make the error for an argument that a function does not have, with the nearest that it has."""
     known = _names(inspect.signature(door))
     received = f"{_title(door, of)} with {name}={_short(value)}"
+    if of and (lack := getattr(type(of[0]), "lacks", {}).get(f"{door.__name__}({name})")):
+        return ArgumentError(received, lack.reason, lack.remedy, lack.see)
     return ArgumentError(received, f"it has no argument of this name.{closest(name, known)}", _listing(known))
 
 

@@ -47,6 +47,7 @@ def priors(material: Material) -> Outcome | LeftOut:
     if not fit.has_draws:
         return LeftOut("the fit has no priors")
     try:
+        fit.require("psense")
         found = psense(fit)
     except HierlmmError as error:
         return LeftOut(getattr(error, "reason", str(error)))

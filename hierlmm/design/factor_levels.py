@@ -52,7 +52,11 @@ def formula_of_levels(response: str, levels: Mapping[str, str], data: Any) -> st
     for k, (name, rhs) in enumerate(levels.items()):
         if not isinstance(rhs, str):
             reason = "a level is explained by a right-hand side, which is text"
-            raise specification_error(f"levels={{{name!r}: {rhs!r}}}", reason, f'write {{{name!r}: "1"}}, or terms')
+            remedy = (
+                f'write {{{name!r}: "1"}}, or "1 + x" with what explains the intercept; random slopes take a formula: '
+                f'hl.MultilevelModel.from_formula("... + (1 + x | {name})", data)'
+            )
+            raise specification_error(f"levels={{{name!r}: {rhs!r}}}", reason, remedy)
         if not rhs.strip() or () not in (terms := parse_rhs(rhs, rhs)):
             reason = "without a constant there is no intercept that could vary between groups"
             remedy = f'write "1" for the constant alone, or leave {name!r} out of levels'

@@ -17,6 +17,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design, level2_prediction
+from hierlmm.design.formula import MULTILEVEL
 from hierlmm.design.questions import rows_by_subject, rows_of_subject
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.capabilities import LME4, Lack, other_name, refused, said_by_help
@@ -32,6 +33,23 @@ INTERVALS = ("confidence", "credible", "prediction")
 def sd_of(D: pd.DataFrame) -> pd.Series:
     """Standard deviations of random effects with the covariance D."""
     return pd.Series(np.sqrt(np.diag(D)), index=D.index, name="sd_b")
+
+
+def check_level(design: Design, level: str, levels: tuple[str, ...]) -> None:
+    """Refuse an unknown level of a line; one that a fit with several grouping factors has is told by its name here.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    subject = design.hierarchy.subject
+    if level not in levels and level in ("all", subject) and "subject" in levels:
+        new = ", level='new_subject' for others" if "new_subject" in levels else ""
+        reason = (
+            f"with one grouping factor the groups of {subject} are the subjects of the fit (and fit.b is one table)"
+        )
+        raise SpecificationError(f"level={level!r}", reason, f"use level='subject' for known groups{new}", MULTILEVEL)
+    choose("level", level, levels)
 
 
 def corr_of(D: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +87,7 @@ class Fit(Result):
             raise other_name(type(self).__name__, name)
         if name not in lacks:
             return super().__getattribute__(name)
-        return refused(self, name, lacks[name].refusal(name, self.estimator))
+        return refused(self, name, self._refusal(name))
 
     def require(self, *names: str) -> None:
         """Refuse what this kind of fit has nothing for.
@@ -84,7 +102,15 @@ class Fit(Result):
                 self._absent(name)
 
     def _absent(self, name: str) -> NoReturn:
-        raise type(self).lacks[name].refusal(name, self.estimator)
+        raise self._refusal(name)
+
+    def _refusal(self, name: str) -> NotAvailableError:
+        return type(self).lacks[name].refusal(name, self.estimator, **self._named_in_refusals)
+
+    @property
+    def _named_in_refusals(self) -> dict[str, str]:
+        """What remedies name by the fit that is asked."""
+        return {}
 
     def _page(self) -> Page:
         """The fixed effects; kinds of fits say more."""
@@ -264,7 +290,7 @@ class Fit(Result):
         level : {"subject", "population"}
             Given the random effects, or at b = 0.
         """
-        choose("level", level, ("subject", "population"))
+        check_level(self.design, level, ("subject", "population"))
         design = self.design
         values = design.offset + design.X @ self.beta.to_numpy()
         if level == "subject" and self.has_random_effects:
@@ -392,15 +418,19 @@ class Fit(Result):
             If it has none, or one kind of standard errors only, and others are asked for.
         """
         if errors_name(se) != "model":
-            gee = self.has_working_correlation
             received = f"se={se!r} for a fit by {self.estimator}"
             reason = "these are standard errors of a likelihood fit with a normal response"
-            remedy = "choose them when fitting: model.fit_gee(se='robust')" if gee else "use model.fit_gee()"
+            remedy = "use model.fit_gee()"
+            if self.has_working_correlation:
+                remedy = "choose them when fitting: model.fit_gee(se='robust')"
+            elif self.design.has_several_factors:
+                remedy = "leave se out, or use fit.bootstrap()" if self.has_likelihood else "leave se out"
             raise NotAvailableError(received, reason, remedy, "docs, page 'GEE'")
         name = "normal" if df is None else method_name(df)
         if name != "normal":
             received = f"df={df!r} for a fit by {self.estimator}"
             reason = "its covariance of the fixed effects comes without degrees of freedom"
-            remedy = "leave df out (normal quantiles), or use a fit by REML"
+            reml = ", or use a fit by REML" if self.design.is_gaussian else ""
+            remedy = f"leave df out (normal quantiles){reml}"
             raise NotAvailableError(received, reason, remedy, "docs, page 'Contrasts'")
         return Wald(name, self.beta.to_numpy(), self.beta_cov.to_numpy(), FixedDegrees(np.inf))

@@ -18,16 +18,21 @@ from hierlmm.errors import NotAvailableError, OtherNameError
 
 @dataclass(frozen=True)
 class Lack:
-    """Why a kind of fit has no such thing, what to do, and where to read; ``of`` names the kind."""
+    """Why a kind of fit has no such thing, what to do, and where to read; ``of`` names the kind.
+
+    What to do may name ``{asked}``, and what a fit says of itself in ``_named_in_refusals``. A name in a table of lacks
+    is one of a property or method, or of an argument that a method has elsewhere: ``summary(df)``.
+    """
 
     reason: str
     remedy: str
     see: str
     of: str = "a fit by {}"
 
-    def refusal(self, what: str, estimator: str) -> NotAvailableError:
+    def refusal(self, what: str, estimator: str, **named: str) -> NotAvailableError:
         """The error for ``what``, asked of a fit by ``estimator``."""
-        return NotAvailableError(f"{what} of {self.of.format(estimator)}", self.reason, self.remedy, self.see)
+        remedy = self.remedy.format(asked=what, **named)
+        return NotAvailableError(f"{what} of {self.of.format(estimator)}", self.reason, remedy, self.see)
 
 
 def said_by_help(kind: type) -> None:
@@ -133,9 +138,27 @@ NO_MAXIMUM = Lack(
     "docs, page 'Intervals'",
 )
 REPLICATIONS = "ppc plot_ppc posterior_predictive prior_predictive extend for_arviz"
-LIKELIHOOD = table(("loo", NO_DRAWS), (CHAINS, NO_CHAINS), (REPLICATIONS, NO_REPLICATIONS), (EVIDENCE, NO_PRIORS))
+NO_NEW_GROUPS = Lack(
+    "with one grouping factor its groups are the subjects of the fit, and new ones have a level of their own",
+    "use level='new_subject'",
+    "docs, page 'More than two levels'",
+)
+LIKELIHOOD = table(
+    ("predict(new_groups)", NO_NEW_GROUPS),
+    ("loo", NO_DRAWS),
+    (CHAINS, NO_CHAINS),
+    (REPLICATIONS, NO_REPLICATIONS),
+    (EVIDENCE, NO_PRIORS),
+)
+NO_ERRORS = Lack(
+    "the draws of a posterior hold the uncertainty of all parameters, and its intervals are quantiles of them",
+    "leave it out; model.fit_reml().summary(df='kenward-roger') has degrees of freedom",
+    "docs, page 'Posterior fits'",
+)
 POSTERIOR = table(
     ("bootstrap profile test_covariance test_random_effects", NO_MAXIMUM),
+    ("summary(df) summary(se) summary(method)", NO_ERRORS),
+    ("predict(new_groups)", NO_NEW_GROUPS),
     (
         f"{MAXIMUM} is_singular",
         Lack(
@@ -221,13 +244,21 @@ NOT_BESIDE_GEE = Lack(
     "a generalised fit by {}",
 )
 NOT_PROFILED = Lack(
-    "it is made for a response that is normal around the linear predictor",
+    "profile likelihoods are made for a response that is normal around the linear predictor",
     "use fit.bootstrap(), or fit.summary() and fit.variance_components() for Wald's intervals",
     "docs, page 'Intervals'",
     "a generalised fit by {}",
 )
+NO_DEGREES = Lack(
+    "degrees of freedom and errors from scores are made for a response that is normal around the linear predictor",
+    "leave it out for Wald's z; with few subjects or groups use fit.bootstrap(), or model.fit() for a posterior",
+    "docs, page 'Intervals'",
+    "a generalised fit by {}",
+)
 GENERALISED = table(
-    ("profile", NOT_PROFILED),
+    ("profile summary(method) variance_components(method)", NOT_PROFILED),
+    ("summary(df) summary(se)", NO_DEGREES),
+    ("predict(new_groups)", NO_NEW_GROUPS),
     ("loo", NO_DRAWS),
     (CHAINS, NO_CHAINS),
     (EVIDENCE, NO_PRIORS),

@@ -23,7 +23,7 @@ from hierlmm.likelihood.degrees import KenwardRogerDegrees, SatterthwaiteDegrees
 from hierlmm.likelihood.empirical import EmpiricalDegrees, empirical
 from hierlmm.likelihood.residual_degrees import structured_kenward_roger
 from hierlmm.likelihood.residual_rows import ResidualRows
-from hierlmm.likelihood.wald import FixedDegrees, Wald, errors_name, method_name, two_sided
+from hierlmm.likelihood.wald import FixedDegrees, Wald, df_advised, errors_name, method_name, two_sided
 from hierlmm.options import check_ci
 from hierlmm.results import NotedTable
 
@@ -124,7 +124,8 @@ def _bends(df: str | None, adjusted: FloatArray, linear: FloatArray) -> tuple[st
 
 def _empirical_wald(fit: LikelihoodEstimates, df: str | None, name: str, errors: str) -> Wald:
     if fit.design.has_several_factors:
-        received, remedy = f"se={errors!r} with several grouping factors", "leave se out, or use df='kenward-roger'"
+        received = f"se={errors!r} with several grouping factors"
+        remedy = f"leave se out, or use df={df_advised(fit.reml)!r}"
         reason = "these are standard errors from the scores of independent subjects"
         raise NotAvailableError(received, reason, remedy, MULTILEVEL)
     if name.startswith("kenward-roger"):

@@ -14,7 +14,7 @@ from hierlmm.fits.generalised_multilevel import ScaledByFactor
 from hierlmm.fits.multilevel_posterior import MultilevelPosteriorNumbers
 from hierlmm.fits.posterior import flattened
 from hierlmm.fits.posterior_generalised import MANY, GeneralisedPosteriorNumbers
-from hierlmm.fits.several import GENERALISED_SEVERAL_POSTERIOR
+from hierlmm.fits.several import GENERALISED_SEVERAL_POSTERIOR, OF_FAMILIES, unanswered
 from hierlmm.likelihood.generalised_factors import laplace_log_likelihood
 from hierlmm.options import checked
 
@@ -24,6 +24,9 @@ class GeneralisedMultilevelPosteriorNumbers(ScaledByFactor, MultilevelPosteriorN
     """The numbers of a generalised posterior with several grouping factors."""
 
     lacks: ClassVar[Mapping[str, Lack]] = GENERALISED_SEVERAL_POSTERIOR
+    _unanswered = unanswered(
+        "a posterior with several grouping factors", "use what the fit says by factor: print(fit)", OF_FAMILIES
+    )
     _scaled = GeneralisedPosteriorNumbers
 
     @property

@@ -10,7 +10,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.fits.capabilities import Lack
 from hierlmm.fits.generalised import GeneralisedNumbers, Scale
-from hierlmm.fits.several import GENERALISED_ANSWERED, GENERALISED_SEVERAL, unanswered
+from hierlmm.fits.several import GENERALISED_ANSWERED, GENERALISED_SEVERAL, OF_MODELS, unanswered
 from hierlmm.fits.several_numbers import ModesByFactor
 from hierlmm.likelihood.generalised_factors import FactorLaplaceSolution
 from hierlmm.options import checked
@@ -58,7 +58,9 @@ class GeneralisedMultilevelNumbers(ScaledByFactor, ModesByFactor, GeneralisedNum
     _scaled = GeneralisedNumbers
     _answered_by: ClassVar[frozenset[str]] = GENERALISED_ANSWERED
     """Functions of the package that take such a fit; all others refuse it."""
-    _unanswered = unanswered("a fit with several grouping factors", "use what the fit says by factor: print(fit)")
+    _unanswered = unanswered(
+        "a fit with several grouping factors", "use what the fit says by factor: print(fit)", OF_MODELS
+    )
 
     @property
     def _by(self) -> tuple[tuple[FloatArray, FloatArray], ...]:

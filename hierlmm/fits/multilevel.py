@@ -18,7 +18,7 @@ from hierlmm.fits.capabilities import Lack
 from hierlmm.fits.generalised import GeneralisedNumbers
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.fits.point import PointEstimates
-from hierlmm.fits.several import ANSWERED, SEVERAL, unanswered
+from hierlmm.fits.several import ANSWERED, OF_MODELS, SEVERAL, unanswered
 from hierlmm.fits.several_numbers import ModesByFactor
 from hierlmm.likelihood.conditional import (
     ConditionalEffects,
@@ -37,7 +37,9 @@ class MultilevelNumbers(ModesByFactor, LikelihoodNumbers):  # type: ignore[misc]
     lacks: ClassVar[Mapping[str, Lack]] = SEVERAL
     _answered_by: ClassVar[frozenset[str]] = ANSWERED
     """Functions of the package that take such a fit; all others refuse it."""
-    _unanswered = unanswered("a fit with several grouping factors", "use what the fit says by factor: print(fit)")
+    _unanswered = unanswered(
+        "a fit with several grouping factors", "use what the fit says by factor: print(fit)", OF_MODELS
+    )
 
     @property
     def _by(self) -> tuple[ConditionalEffects, ...]:

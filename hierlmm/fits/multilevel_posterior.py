@@ -20,7 +20,7 @@ from hierlmm.fits.by_factor import ByFactor
 from hierlmm.fits.capabilities import Lack
 from hierlmm.fits.multilevel import one_factor
 from hierlmm.fits.posterior import PosteriorNumbers
-from hierlmm.fits.several import ANSWERED_BY_DRAWS, SEE, SEVERAL_POSTERIOR, unanswered
+from hierlmm.fits.several import ANSWERED_BY_DRAWS, OF_MODELS, SEE, SEVERAL_POSTERIOR, unanswered
 from hierlmm.fits.several_numbers import FactorNumbers, by_group, square, terms_of
 from hierlmm.likelihood.several_factors import marginal_log_likelihood
 from hierlmm.options import checked
@@ -33,7 +33,16 @@ class MultilevelPosteriorNumbers(FactorNumbers, PosteriorNumbers):  # type: igno
     lacks: ClassVar[Mapping[str, Lack]] = SEVERAL_POSTERIOR
     _answered_by: ClassVar[frozenset[str]] = ANSWERED_BY_DRAWS
     """Functions of the package that take such a fit; all others refuse it."""
-    _unanswered = unanswered("a posterior with several grouping factors", "use what the fit says by factor: print(fit)")
+    _unanswered = unanswered(
+        "a posterior with several grouping factors",
+        "use what the fit says by factor: print(fit)",
+        OF_MODELS,
+        "use model.fit_reml() or model.fit_ml()",
+    )
+
+    @property
+    def _named_in_refusals(self) -> dict[str, str]:
+        return super()._named_in_refusals | {"effects": repr(effects_names(self.design)[0])}
 
     @property
     def _D_values(self) -> FloatArray:

@@ -19,6 +19,7 @@ from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.estimate import make_criterion
 from hierlmm.likelihood.maximise import maximise
 from hierlmm.likelihood.profile_beta import HeldBeta
+from hierlmm.likelihood.wald import df_advised
 from hierlmm.results import NotedTable
 
 REFITTED = "intervals of fixed effects are by ML, which this fit by REML was made again for"
@@ -30,7 +31,8 @@ class FixedProfiles:
     def __init__(self, fit: LikelihoodEstimates) -> None:
         if fit.design.has_several_factors:
             reason = "a coefficient is held by taking cross-products apart subject by subject"
-            remedy = "use fit.summary(df='kenward-roger'); fit.variance_components(method='profile') has the variances"
+            wald = f"fit.summary(df={df_advised(fit.reml)!r})"
+            remedy = f"use {wald}; fit.variance_components(method='profile') has the variances"
             received = "profile intervals of fixed effects with several grouping factors"
             raise NotAvailableError(received, reason, remedy, MULTILEVEL)
         variance = fit.design.residual_variance

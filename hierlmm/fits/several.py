@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hierlmm.design.formula import MULTILEVEL as SEE
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.capabilities import (
@@ -9,6 +11,7 @@ from hierlmm.fits.capabilities import (
     EVIDENCE,
     GENERALISED_POSTERIOR,
     LIKELIHOOD,
+    NO_DEGREES,
     NOT_COLLAPSED,
     POSTERIOR,
     REPLICATIONS,
@@ -54,13 +57,30 @@ ANSWERED_BY_DRAWS = frozenset(
 """The same of their posteriors."""
 
 
-def unanswered(of: str, remedy: str) -> staticmethod[[str], NotAvailableError]:
-    """A method that makes the refusal of a function, by its name, that is not made for several grouping factors."""
+def unanswered(
+    of: str, remedy: str, functions: Mapping[str, Lack], likelihood: str = ""
+) -> staticmethod[[str], NotAvailableError]:
+    """A method that makes the refusal of a function, by its name, that is not made for several grouping factors.
+
+    Parameters
+    ----------
+    of : str
+        What the function was given.
+    remedy : str
+        What to use instead of most functions.
+    functions : mapping
+        Name -> why and what to use instead of that one.
+    likelihood : str
+        What to do where a function takes fits by REML and ML.
+    """
 
     def refusal(name: str) -> NotAvailableError:
-        reason = "this function is made for models with one kind of subject, and has no form for several factors yet"
+        if lack := functions.get(name):
+            return NotAvailableError(f"{of} in {name}()", lack.reason, lack.remedy, SEE)
         if name in ANSWERED:
             reason = "of several grouping factors it takes fits by REML and ML of a response that is normal"
+            return NotAvailableError(f"{of} in {name}()", reason, likelihood or remedy, SEE)
+        reason = "this function is made for models with one kind of subject, and has no form for several factors yet"
         return NotAvailableError(f"{of} in {name}()", reason, remedy, SEE)
 
     return staticmethod(refusal)
@@ -72,11 +92,11 @@ def _lack(reason: str, remedy: str, of: str = OF) -> Lack:
 
 NO_POSTERIOR = _lack(
     "it needs draws of a posterior, and this fit has none",
-    "use model.fit(); or hl.anova(m1, m2), fit.aic and fit.bic to compare models, fit.summary(df='kenward-roger') and "
+    "use model.fit(); or hl.anova(m1, m2), fit.aic and fit.bic to compare models, fit.summary(df='{df}') and "
     "fit.variance_components(method='profile') for intervals",
 )
 ONE_KIND = "it speaks of one kind of subject, and here rows belong to groups of several factors"
-OF_EFFECTS = _lack(ONE_KIND, "use fit.b, fit.b_sd and fit.sd_b, each by factor: fit.b['batch']")
+OF_EFFECTS = _lack(ONE_KIND, "use fit.b, fit.b_sd and fit.sd_b, each by factor: fit.b[{factor}]")
 OF_ROWS = _lack(ONE_KIND, "use fit.fitted(level=...), fit.residuals(level=...) and fit.predict(rows, level=...)")
 OF_COVARIANCE = _lack(ONE_KIND, "use fit.marginal_covariance(rows), which says what any rows share")
 OF_UNITS = _lack(
@@ -90,7 +110,7 @@ NO_TESTS_OF_D = _lack(
 )
 NO_PROFILES = _lack(
     "it holds fixed effects by taking cross-products apart subject by subject",
-    "use fit.variance_components(method='profile') for variances, fit.summary(df='kenward-roger') for fixed effects",
+    "use fit.variance_components(method='profile') for variances, fit.summary(df='{df}') for fixed effects",
 )
 NO_DRAWS_OF_B = _lack(
     "it draws random effects subject by subject",
@@ -128,12 +148,23 @@ NO_POSTERIOR_OF_FAMILY = _lack(
     "fit.variance_components() for intervals",
 )
 NOT_PROFILED = _lack(
-    "it is made for a response that is normal around the linear predictor",
+    "profile likelihoods are made for a response that is normal around the linear predictor",
     "use fit.bootstrap(), or fit.summary() and fit.variance_components() for Wald's intervals",
 )
 NO_NORMAL = _lack(
     "it rests on a response that is normal around the linear predictor",
     "use fit.predict(), fit.fitted(), fit.residuals('pearson') and fit.b with fit.b_sd, by factor",
+)
+NO_JOINT_NORMAL = _lack(
+    "it rests on random effects that are normal given the data, and with another response than a normal one they are "
+    "not",
+    "use fit.b[{factor}] with fit.b_sd[{factor}], and fit.sd_b[{factor}] with its interval in "
+    "fit.variance_components(); on the scale of the link",
+)
+NO_JUDGE = _lack(
+    "with several factors it is made for a response that is normal around the linear predictor so far",
+    "use fit.residuals('pearson') and fit.residuals('deviance'), fit.b[{factor}] with fit.b_sd[{factor}] for groups "
+    "that stand out, and fit without single groups to see what they do",
 )
 NO_RESIDUAL_SHARES = _lack(
     "shares of variance need a residual variance, and here that of a measurement follows from its mean",
@@ -147,9 +178,10 @@ GENERALISED_SEVERAL = both(
     SEVERAL,
     table(
         (f"loo {CHAINS} {REPLICATIONS} {EVIDENCE} plot_posterior", NO_POSTERIOR_OF_FAMILY),
-        ("profile", NOT_PROFILED),
-        ("check influence", OF_UNITS),
-        ("heterogeneity rank_subjects", OF_EFFECTS),
+        ("profile summary(method) variance_components(method)", NOT_PROFILED),
+        ("summary(df) summary(se)", NO_DEGREES),
+        ("check influence", NO_JUDGE),
+        ("heterogeneity rank_subjects", NO_JOINT_NORMAL),
         (
             "blup_variances marginal_covariance implied_marginal interpret plot_conditional_vs_marginal plot_residuals "
             "plot_qq",
@@ -168,7 +200,17 @@ NO_REPLICATED = _lack(
     "use fit.residuals() and fit.predict(rows, interval='prediction', new_groups='allow')",
 )
 NO_EVIDENCE = _lack(
-    "the integral over the covariance parameters is made for one kind of subject so far", "compare fits by fit.loo()"
+    "the integral over the covariance parameters is made for one kind of subject so far",
+    "compare fits by hl.compare_models(m1, m2), or posteriors by fit.loo()",
+)
+NOT_OF_DRAWS = _lack(
+    "with several factors it is made for fits by REML and ML, at whose estimates the model is linear",
+    "use model.fit_reml().{asked}(); fit.check() looks at rows and groups of a posterior, too",
+)
+NO_DRAWN_GROUPS = _lack(
+    "with several factors it is made for a response that is normal around the linear predictor so far",
+    "use fit.b[{factor}] with fit.b_sd[{factor}], or its draws, fit.draws({effects}), which may be ranked draw by draw; "
+    "on the scale of the link",
 )
 SEVERAL_POSTERIOR = both(
     POSTERIOR,
@@ -178,12 +220,11 @@ SEVERAL_POSTERIOR = both(
             OF_EFFECTS,
         ),
         (
-            "predict_subject plot_subject_prediction plot_trajectories plot_separate_lines plot_data plot_residuals "
-            "plot_qq",
+            "predict_subject plot_subject_prediction plot_trajectories plot_separate_lines plot_data",
             OF_ROWS,
         ),
         ("plot_conditional_vs_marginal", OF_COVARIANCE),
-        ("influence", OF_UNITS),
+        ("influence plot_residuals plot_qq", NOT_OF_DRAWS),
         ("psense plot_psense plot_prior_posterior", NO_SCALING),
         (f"{REPLICATIONS} parameter_draws plot_loo_pit plot_khat", NO_REPLICATED),
         (EVIDENCE, NO_EVIDENCE),
@@ -194,9 +235,9 @@ SEVERAL_POSTERIOR = both(
 GENERALISED_SEVERAL_POSTERIOR = both(
     both(GENERALISED_POSTERIOR, SEVERAL_POSTERIOR),
     table(
-        ("implied_marginal interpret marginal_covariance", NO_NORMAL),
-        ("check", OF_UNITS),
-        ("heterogeneity rank_subjects", OF_EFFECTS),
+        ("implied_marginal interpret marginal_covariance plot_residuals plot_qq", NO_NORMAL),
+        ("check influence", NO_JUDGE),
+        ("heterogeneity rank_subjects", NO_DRAWN_GROUPS),
         ("icc intraclass_correlation r_squared", NO_RESIDUAL_SHARES),
         (EVIDENCE, NOT_COLLAPSED),
     ),
@@ -217,6 +258,13 @@ NO_GEE = _lack(
     "use hl.TwoLevelModel or hl.MarginalModel with the coarsest factor as subject",
     OF_MODEL,
 )
+NO_STEPS = _lack(
+    "it goes step by step through models with one kind of subject",
+    "use hl.anova(m1, m2) and hl.compare_models(m1, m2) of fits with and without what is asked about",
+)
+OF_MODELS = table(("bayes_factor model_probabilities", NO_EVIDENCE), ("build_random drop_terms", NO_STEPS))
+OF_FAMILIES = both(OF_MODELS, table(("bayes_factor model_probabilities", NOT_COLLAPSED)))
+"""Functions of models and posteriors that have a reason of their own to refuse several grouping factors."""
 NO_SUBJECT = _lack(ONE_KIND, "use model.formula and model.design.random; fit.n_groups counts groups", OF_MODEL)
 NO_PLANS = _lack(
     ONE_KIND, "use hl.missing_patterns(data, subject=..., time=...) and hl.MarginalModel(...).plot_data()", OF_MODEL

@@ -22,6 +22,7 @@ from hierlmm.fits.base import Fit, corr_of, sd_of
 from hierlmm.fits.by_factor import ByFactor
 from hierlmm.fits.several import SEE
 from hierlmm.frames import quote, shorten
+from hierlmm.likelihood.wald import df_advised
 from hierlmm.options import checked, choose
 
 MOST_SHOWN = 20
@@ -40,6 +41,11 @@ class FactorNumbers(Fit):
     @abstractmethod
     def _effects(self, k: int) -> FloatArray:
         """Random effects of factor k, (J, q)."""
+
+    @property
+    def _named_in_refusals(self) -> dict[str, str]:
+        first = self.design.random[0].columns.group
+        return {"factor": quote(first), "df": df_advised(self.estimator == "REML")}
 
     def _of_factors[T](self, name: str, value: Callable[[int, RandomTerm], T]) -> ByFactor[T]:
         own = enumerate(self.design.random)

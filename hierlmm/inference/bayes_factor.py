@@ -130,6 +130,7 @@ def told(log_bf: float, first: str, second: str, who: str, probability: float) -
     return f"{text}{hardly}. If both were equally probable before, the probability of {who} is now {share}."
 
 
+@checked
 def bayes_factor(first: Any, second: Any, *, labels: Sequence[str] | None = None, seed: int = 0) -> BayesFactor:
     """Bayes factor of one model against another, from their exact marginal likelihoods.
 

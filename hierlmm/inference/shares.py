@@ -301,7 +301,10 @@ def _of_factors(fit: Any, ci: float, method: str, n: int, seed: int | None) -> V
     if any(own.columns.names != (INTERCEPT,) for own in design.random):
         received = "intraclass_correlation with random slopes of several factors"
         reason = "shares change from row to row, and are worked out for random intercepts of several factors only"
-        remedy = "use fit.icc at the origin of the covariates, or fit.marginal_covariance(rows)"
+        remedy = (
+            "use fit.implied_marginal(at=...), which has correlations of two rows where you say, with intervals; or "
+            "fit.icc at the origin of the covariates"
+        )
         raise NotAvailableError(received, reason, remedy, MULTILEVEL)
 
     def shares(beta: FloatArray, D: FloatArray, sigma: FloatArray, ratio: FloatArray) -> FloatArray:

@@ -38,6 +38,11 @@ ERRORS_SYNONYMS = {
 SEE = "docs, page 'Contrasts'"
 
 
+def df_advised(reml: bool) -> str:
+    """The best method for a fit by REML or ML: Kenward and Roger's corrects estimates by REML alone."""
+    return "kenward-roger" if reml else "satterthwaite"
+
+
 class Degrees(Protocol):
     """A method for degrees of freedom."""
 

@@ -112,7 +112,7 @@ def predict_new_subject(
 
     Costs O(h³) for a history of h measurements.
     """
-    check_request("new_subject", interval, ci)
+    check_request(fit.design, "new_subject", interval, ci)
     courses = courses_of(fit.design, history, times, **asked)
     measurement = interval == "prediction"
     estimate, variances, shifts = _along_theta(fit, courses.subjects, len(courses.index), measurement=measurement)
@@ -207,7 +207,7 @@ def predict_new_subject_draws(
 
     Costs O(S h³) for S draws and a history of h measurements.
     """
-    check_request("new_subject", interval, ci)
+    check_request(fit.design, "new_subject", interval, ci)
     courses = courses_of(fit.design, history, times, **asked)
     parameters = _parameters(fit)
     out, draws = np.empty((4, len(courses.index))), len(parameters[2])

@@ -34,7 +34,7 @@ def predict_generalised(
     fit: Any, newdata: Any, level: str, interval: str | None, ci: float, scale: str, trials: Any
 ) -> pd.DataFrame:
     """See `hierlmm.fit.generalised.GeneralisedFit.predict`."""
-    check_request(level, interval, ci)
+    check_request(fit.design, level, interval, ci)
     rows = rows_of(fit.design, newdata, level)
     family, (n, counted) = fit.family, trials_of(fit, newdata, trials)
     if family.name == "ordinal" and (scale == "response" or level == "marginal" or interval == "prediction"):
@@ -116,7 +116,7 @@ def tell_scale(table: pd.DataFrame, fit: Any, scale: str, trials: str) -> pd.Dat
 
 def category_probabilities(fit: Any, newdata: Any, level: str) -> pd.DataFrame:
     """See `hierlmm.fit.generalised.GeneralisedFit.probabilities`."""
-    check_request(level, None, 0.95)
+    check_request(fit.design, level, None, 0.95)
     rows = rows_of(fit.design, newdata, level)
     family, found = fit.family, fit.solution
     if level == "marginal":

@@ -57,7 +57,7 @@ def predict_rows(
     fit: LikelihoodNumbers, newdata: Any = None, level: str = "subject", interval: str | None = None, ci: float = 0.95
 ) -> pd.DataFrame:
     """See `LikelihoodFit.predict`. Costs O(n (p + q)²) for n rows, and one pass over the subjects for each θ."""
-    check_request(level, interval, ci)
+    check_request(fit.design, level, interval, ci)
     rows, estimate = asked_rows(fit, newdata, level)
     effects = bool(fit.design.term)
     if interval is None:

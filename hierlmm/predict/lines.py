@@ -134,7 +134,7 @@ def linear_prediction(
     back : callable, optional
         From linear predictors to means: (n,) -> (n,).
     """
-    check_request(level, interval, ci, ("population", "marginal"))
+    check_request(design, level, interval, ci, ("population", "marginal"))
     rows = rows_of(design, newdata, level)
     estimate = rows.line(beta)
     table = pd.DataFrame({"estimate": estimate}, index=rows.index)

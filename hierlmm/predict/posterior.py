@@ -42,7 +42,7 @@ def predict_rows(
     seed: int | None = 0,
 ) -> pd.DataFrame:
     """See `PosteriorFit.predict`. Costs O(n S (p + q)) for n rows and S draws."""
-    check_request(level, interval, ci)
+    check_request(fit.design, level, interval, ci)
     detail = "" if interval is None else f", interval={interval!r}"
     if level == "subject":
         fit.need_effects(f"predict(level='subject'{detail})", draws=interval is not None)
@@ -93,7 +93,7 @@ def prediction_draws(
     SpecificationError
         If the draws would take more than `hierlmm.predict.rows.MEMORY_BUDGET`.
     """
-    check_request(level, interval, 0.5)
+    check_request(fit.design, level, interval, 0.5)
     if level == "subject":
         fit.need_effects("predict(level='subject', kind='draws')", draws=True)
     if interval == "prediction" and correlated(fit):

@@ -92,7 +92,7 @@ def drawn_predictions(
 
 def category_means(fit: Any, newdata: Any, level: str) -> pd.DataFrame:
     """Posterior means of the probabilities of categories; see `hierlmm.fit.generalised.GeneralisedFit`."""
-    check_request(level, None, 0.95)
+    check_request(fit.design, level, None, 0.95)
     if level == "subject":
         fit.need_effects("probabilities(level='subject')", draws=True)
     rows, family, categories = rows_of(fit.design, newdata, level), fit.family, fit.design.rows.categories
@@ -132,7 +132,7 @@ def _asked(
     fit: Any, newdata: Any, level: str, interval: str | None, ci: float, scale: str, trials: Any
 ) -> tuple[Rows, FloatArray, str]:
     """The rows, their trials and where these come from, after checking that there is something to predict."""
-    check_request(level, interval, ci)
+    check_request(fit.design, level, interval, ci)
     refuse_measured_links(scale, interval)
     if level == "subject":
         fit.need_effects("predict(level='subject')", draws=True)

@@ -23,7 +23,7 @@ from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design, own_columns
 from hierlmm.design.questions import first_row_of_subjects
 from hierlmm.errors import DataError
-from hierlmm.fits.base import INTERVALS
+from hierlmm.fits.base import INTERVALS, check_level
 from hierlmm.frames import quote, shorten
 from hierlmm.options import check_ci, choose
 from hierlmm.results import NotedTable
@@ -88,9 +88,11 @@ def random_columns(design: Design, rows: Rows, effects: FloatArray) -> FloatArra
     return rows.Z if effects.shape[-1] == rows.Z.shape[1] else own_columns(design, rows.Z)
 
 
-def check_request(level: str, interval: str | None, ci: float, levels: tuple[str, ...] = LEVELS) -> None:
+def check_request(
+    design: Design, level: str, interval: str | None, ci: float, levels: tuple[str, ...] = LEVELS
+) -> None:
     """Refuse unknown levels and intervals, and probabilities outside (0, 1)."""
-    choose("level", level, levels)
+    check_level(design, level, levels)
     if interval is not None:
         choose("interval", interval, INTERVALS)
     check_ci(ci)
