@@ -209,8 +209,8 @@ NOT_OF_DRAWS = _lack(
 )
 NO_DRAWN_GROUPS = _lack(
     "with several factors it is made for a response that is normal around the linear predictor so far",
-    "use fit.b[{factor}] with fit.b_sd[{factor}], or its draws, fit.draws({effects}), which may be ranked draw by draw; "
-    "on the scale of the link",
+    "use fit.b[{factor}] with fit.b_sd[{factor}], or rank its draws, fit.draws({effects}), one by one; on the "
+    "scale of the link",
 )
 SEVERAL_POSTERIOR = both(
     POSTERIOR,
@@ -262,7 +262,14 @@ NO_STEPS = _lack(
     "it goes step by step through models with one kind of subject",
     "use hl.anova(m1, m2) and hl.compare_models(m1, m2) of fits with and without what is asked about",
 )
-OF_MODELS = table(("bayes_factor model_probabilities", NO_EVIDENCE), ("build_random drop_terms", NO_STEPS))
+NO_OTHER_PLAN = _lack(
+    "it plans studies with one kind of subject", "use hl.multilevel_design_analysis(formula, sizes=..., D=..., ...)"
+)
+OF_MODELS = table(
+    ("bayes_factor model_probabilities", NO_EVIDENCE),
+    ("build_random drop_terms", NO_STEPS),
+    ("design_analysis", NO_OTHER_PLAN),
+)
 OF_FAMILIES = both(OF_MODELS, table(("bayes_factor model_probabilities", NOT_COLLAPSED)))
 """Functions of models and posteriors that have a reason of their own to refuse several grouping factors."""
 NO_SUBJECT = _lack(ONE_KIND, "use model.formula and model.design.random; fit.n_groups counts groups", OF_MODEL)

@@ -33,6 +33,7 @@ def test_nested_factors_in_words(nested):
 def test_slopes_and_crossed_factors_in_words(fit):
     text = " ".join(fit.interpret().text.split())
     assert "160 rows in 24 groups of school:class, 8 groups of school and 5 groups of rater" in text
+    assert "Of the grouping factors, school:class is nested in school;" in text  # names begin no sentence
     assert "school and rater are crossed" in text
     assert "Groups of school differ in their mean of y where x = 0 with an SD of" in text
     assert "Groups of school differ in their coefficient of x with an SD of" in text
