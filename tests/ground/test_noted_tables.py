@@ -26,7 +26,7 @@ def test_notes_and_cells_in_print_and_notebook(name, dental_reml):
     assert told in " ".join(text.split()) and told.replace("'", "&#x27;") in page
     assert "Note: something <odd>" in text and "Note: something &lt;odd&gt;" in page
     printed = text.split("\n\n")[0].replace("<", "&lt;")
-    cells = re.findall(r"<td>(.*?)</td>", page)
+    cells = re.findall(r"<td>(.+?)</td>", page)  # not the empty corner
     assert len(cells) == table.size and all(cell.strip() in printed for cell in cells)
     if "p" in table:
         assert all(probability_text(p) in text for p in table["p"])
