@@ -21,6 +21,8 @@ from hierlmm.app.settings import Number
 sync_api = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright (the extra 'test')")
 pytest.importorskip("shiny", reason="the app needs shiny (the extra 'app')")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# A browser is a package of the system, which `make` does not install: without one these say why they did not run, and
+# the numbers of the rooms are tested without a browser (test_rooms.py, test_study.py, test_own_data.py).
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (apt-get install chromium)"),
