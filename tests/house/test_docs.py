@@ -4,25 +4,24 @@ Every cell of every page is executed here; pages that sample are marked slow. ``
 a Jupyter kernel, and shows what they print.
 """
 
-import contextlib
 import importlib
 import importlib.util
 import inspect
-import io
 import re
 import sys
-import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from cells import run_cell
+from cells import page_cells, run_page
 
 import hierlmm as hl
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+LECTURES = sorted((DOCS / "course").glob("*.md"))
+"""Executed by `test_course.py`."""
 BUILT = DOCS / "_build" / "html"
 SLOW = re.compile(r"\.fit\(|\.compare\(|calibrate\(|design_analysis\(|loo\(|\bhierlmm\(")
 """Cells that sample, fit many times, or start a process."""
@@ -32,14 +31,8 @@ def headings(page):
     return re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S), re.M)
 
 
-def cells(page):
-    """Sources of the code cells of a page, without their options."""
-    blocks = re.findall(r"^```\{code-cell\} ipython3\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M)
-    return [re.sub(r"\A(:\w+:[^\n]*\n)+", "", block) for block in blocks]
-
-
 def is_slow(page):
-    return any(SLOW.search(cell) for cell in cells(page))
+    return any(SLOW.search(cell) for cell in page_cells(page))
 
 
 def test_every_page_and_section_that_a_message_names_exists():
@@ -55,7 +48,7 @@ def test_every_page_and_section_that_a_message_names_exists():
 def test_every_name_on_a_page_exists():
     named = {
         path
-        for page in PAGES
+        for page in [*PAGES, *LECTURES]
         for path in re.findall(r"\bhl\.([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)", page.read_text(encoding="utf-8"))
     }
     assert len(named) > 40
@@ -83,7 +76,7 @@ def test_every_file_that_a_page_names_exists():
     }
     named = [
         (page.name, name)
-        for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
+        for page in [*PAGES, *LECTURES, ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
         for name in re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8"))
         if "NAME" not in name
     ]
@@ -99,12 +92,12 @@ def test_every_public_name_is_in_the_reference():
 def test_every_page_is_in_the_contents():
     index = (DOCS / "index.md").read_text(encoding="utf-8")
     listed = re.findall(r"^([a-z/_]+)$", "\n".join(re.findall(r"```\{toctree\}(.*?)```", index, re.S)), re.M)
-    assert {page.stem for page in PAGES} - {"index"} == set(listed) - {"gallery/index"}
+    assert {page.stem for page in PAGES} - {"index"} == set(listed) - {"gallery/index", "course/index"}
 
 
 def test_every_cell_is_found():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    assert sum(len(cells(page)) for page in PAGES) == len(re.findall(r"^`+\{code", text, re.M)) > 150
+    assert sum(len(page_cells(page)) for page in PAGES) == len(re.findall(r"^`+\{code", text, re.M)) > 150
 
 
 @pytest.mark.parametrize(
@@ -112,17 +105,12 @@ def test_every_cell_is_found():
     [
         pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if is_slow(page) else [])
         for page in PAGES
-        if cells(page)
+        if page_cells(page)
     ],
 )
-@pytest.mark.usefixtures("as_a_reader_has_it")
+@pytest.mark.usefixtures("as_a_reader_has_it", "short_chains")
 def test_code_on_the_page_runs(page):
-    """Every cell in order, as in a notebook, and what it would show can be shown."""
-    names = {"__name__": "__main__"}
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore", hl.FitWarning)  # shown on the page, or printed with the fit
-        for number, cell in enumerate(cells(page), start=1):
-            run_cell(cell, f"{page.name}, cell {number}", names)
+    run_page(page)
 
 
 def load_mathml(monkeypatch):
