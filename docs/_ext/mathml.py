@@ -18,6 +18,7 @@ from sphinx.util.math import get_node_equation_number
 
 logger = logging.getLogger(__name__)
 UNKNOWN_TO_DOCUTILS = {r"\textbf{": r"\text{"}
+SHORT_FRACTION = re.compile(r"(\\[td]?frac)(\d)(\d)")  # \frac12: docutils would read a numerator of 12
 # An accented letter with a subscript: the accent belongs to the letter, the subscript stands beside it.
 ACCENT_AND_SUBSCRIPT = re.compile(
     r"<munderover>(<mi>[^<]*</mi>)((?:(?!<munderover>).)*?)(<mo stretchy=\"false\">[^<]</mo>)</munderover>"
@@ -29,7 +30,7 @@ def to_mathml(latex: str, *, block: bool) -> str:
     """Translate LaTeX without delimiters to a ``<math>`` element on one line."""
     for command, known in UNKNOWN_TO_DOCUTILS.items():
         latex = latex.replace(command, known)
-    latex = latex.strip()
+    latex = SHORT_FRACTION.sub(r"\1{\2}{\3}", latex.strip())
     if block and latex.startswith(r"\begin{"):  # an environment of its own; docutils would wrap it in a second one
         tree = math(xmlns="http://www.w3.org/1998/Math/MathML", display="block")
         parse_latex_math(tree, latex)

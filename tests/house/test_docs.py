@@ -133,6 +133,7 @@ def test_equations_become_mathml(monkeypatch):
     tilde = to_mathml(r"\tilde b_{ij} + \sum_{i=1}^J x_i", block=True)
     assert "<msub><mover" in tilde and "<munderover>" in tilde  # the subscript of b beside it, the limits of the sum
     assert "<mfrac>" in to_mathml(r"\frac{a}{b}", block=False)
+    assert "<mn>1</mn><mn>2</mn></mfrac>" in to_mathml(r"\tfrac12\sum x", block=False)  # a half, not 12 over a sum
 
 
 class Addresses(HTMLParser):
