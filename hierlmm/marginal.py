@@ -171,7 +171,7 @@ class MarginalModel(FittedModel["MarginalFit"]):
     def fit(
         self,
         draws: int = 1000,
-        tune: int = 1000,
+        tune: int | None = None,
         chains: int = 4,
         seed: int | None = None,
         *,

@@ -259,7 +259,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
     def fit(
         self,
         draws: int = 1000,
-        tune: int = 1000,
+        tune: int | None = None,
         chains: int = 4,
         seed: int | None = None,
         *,
@@ -273,8 +273,11 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
 
         Parameters
         ----------
-        draws, tune, chains : int
-            Draws kept and tuning steps of each chain.
+        draws, chains : int
+            Draws kept of each chain, and the number of chains.
+        tune : int, optional
+            Tuning steps of each chain. By default 1000; 200 where 2,000 subjects or more make the posterior of the
+            covariance parameters nearly normal, which is looked at, so that there is only the step size to tune.
         seed : int, optional
             Makes the draws reproducible on one machine.
         sampler : {"auto", "collapsed", "explicit", "laplace"}
@@ -289,7 +292,8 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
             Explicit route: parametrise by b itself instead of standardised effects.
         target_accept : float, optional
             Acceptance probability that the step size is tuned to; closer to 1 is slower and has fewer divergences.
-            By default 0.9; for other families than the Gaussian 0.95, or 0.65 from 2,000 random effects on.
+            By default 0.9, with such a nearly normal posterior 0.7; for other families than the Gaussian 0.95, or 0.65
+            from 2,000 random effects on.
         progressbar : bool
             Show progress, in a terminal or notebook.
         random_effects : {"auto", "draws", "summary", "none"}

@@ -178,7 +178,7 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
     def fit(
         self,
         draws: int = 1000,
-        tune: int = 1000,
+        tune: int | None = None,
         chains: int = 4,
         seed: int | None = None,
         *,
@@ -191,8 +191,10 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
 
         Parameters
         ----------
-        draws, tune, chains : int
-            Draws kept and tuning steps of each chain.
+        draws, chains : int
+            Draws kept of each chain, and the number of chains.
+        tune : int, optional
+            Tuning steps of each chain, by default 1000, or 200 as in `TwoLevelModel.fit`.
         seed : int, optional
             Makes the draws reproducible on one machine.
         sampler : {"auto", "collapsed", "explicit"}

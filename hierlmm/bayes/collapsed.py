@@ -23,9 +23,10 @@ from hierlmm.bayes.collapsed_kernel import (
     evaluate,
     unpack,
 )
+from hierlmm.bayes.moments import summarise_random_effects
 from hierlmm.bayes.posterior import Collapsed, Conditional, Density
 from hierlmm.bayes.random_theta import random_theta
-from hierlmm.bayes.recover import draw_random_effects, recover_beta, summarise_random_effects
+from hierlmm.bayes.recover import draw_random_effects, recover_beta
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts, cross_products

@@ -15,24 +15,20 @@ The whitened rows have the SD σ exp(shift(η)); σ is that where the variance r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed_kernel import unpack
+from hierlmm.bayes.moments import add_moments, averaged, subject_factor
 from hierlmm.bayes.posterior import Collapsed, Natural
 from hierlmm.compiled import compiled
 from hierlmm.errors import DataError
 from hierlmm.likelihood.kernel import pattern_sums
 from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
-from hierlmm.likelihood.triangles import cholesky
 from hierlmm.threads import in_threads
 
 FEW = 400_000
 """Number of values of b up to which numpy draws them."""
-SHARED = 4
-"""Subjects of one design pattern from which on their moments are computed together."""
 
 
 def recover_beta(posterior: Collapsed, theta: FloatArray, rng: np.random.Generator) -> Natural:
@@ -60,24 +56,6 @@ def recover_beta(posterior: Collapsed, theta: FloatArray, rng: np.random.Generat
     return Natural(beta, sd, factor, sigma, working, mean, covariance)
 
 
-@compiled()
-def _subject_factor(R, Lambda, F, M):  # type: ignore[no-untyped-def]
-    """F = R Λ and the lower Cholesky factor M of I + F'F, for one subject."""
-    q = R.shape[0]
-    for i in range(q):
-        for j in range(q):
-            s = 0.0
-            for k in range(i, q):
-                s += R[i, k] * Lambda[k, j]
-            F[i, j] = s
-    for i in range(q):
-        for j in range(i + 1):
-            M[i, j] = 1.0 if i == j else 0.0
-            for k in range(q):
-                M[i, j] += F[k, i] * F[k, j]
-    cholesky(M)
-
-
 # Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled()
 def _draw_b(R, C, Lambda, V, beta, sigma, noise, out, lo, hi) -> None:  # type: ignore[no-untyped-def]
@@ -86,7 +64,7 @@ def _draw_b(R, C, Lambda, V, beta, sigma, noise, out, lo, hi) -> None:  # type: 
     F, M, x = np.empty((q, q)), np.zeros((q, q)), np.empty(q)
     for s in range(lo, hi):
         for j in range(J):
-            _subject_factor(R[j], Lambda[s], F, M)
+            subject_factor(R[j], Lambda[s], F, M)
             for i in range(q):
                 x[i] = 0.0
             for k in range(q):  # x = F'(C_y - C_x β)
@@ -149,134 +127,6 @@ def _draw_b_numpy(R, C, Lambda, V, beta, sigma, noise) -> FloatArray:  # type: i
     return (V[:, None] @ np.linalg.solve(np.swapaxes(M, -1, -2), x))[..., 0]
 
 
-@compiled()
-def _gain(R, Lambda, V, F, M, A, gain, spread) -> None:  # type: ignore[no-untyped-def]
-    """``gain = V (I + F'F)⁻¹ F'`` (q, q) and ``spread`` (q), the diagonal of ``V (I + F'F)⁻¹ V'``."""
-    q = R.shape[0]
-    _subject_factor(R, Lambda, F, M)
-    for i in range(q):  # rows of A = V M⁻ᵀ by forward substitution
-        spread[i] = 0.0
-        for k in range(q):
-            t = V[i, k]
-            for m in range(k):
-                t -= A[i, m] * M[k, m]
-            A[i, k] = t / M[k, k]
-            spread[i] += A[i, k] * A[i, k]
-    for i in range(q):  # A M⁻¹ by back substitution, in F's place afterwards
-        for k in range(q - 1, -1, -1):
-            t = A[i, k]
-            for m in range(k + 1, q):
-                t -= A[i, m] * M[m, k]
-            A[i, k] = t / M[k, k]
-        for m in range(q):
-            t = 0.0
-            for k in range(q):
-                t += A[i, k] * F[m, k]
-            gain[i, m] = t
-
-
-@compiled()
-def _moments_single(  # type: ignore[no-untyped-def]
-    R, C, Lambda, V, gamma, covariance, sigma, lo, hi, mean, second
-) -> None:
-    """Add, over draws lo:hi, each subject's mean of b and its second moment."""
-    J, q = mean.shape
-    p = C.shape[2] - 1
-    F, M, A, gain, spread = np.empty((q, q)), np.zeros((q, q)), np.empty((q, q)), np.empty((q, q)), np.empty(q)
-    K = np.empty(p)
-    for j in range(J):
-        for s in range(lo, hi):
-            _gain(R[j], Lambda[s], V[s], F, M, A, gain, spread)
-            for i in range(q):
-                centre, variance = 0.0, spread[i] * sigma[s] * sigma[s]
-                for a in range(p):
-                    K[a] = 0.0
-                for m in range(q):
-                    for a in range(p):
-                        K[a] += gain[i, m] * C[j, m, a]
-                    centre += gain[i, m] * C[j, m, p]
-                for a in range(p):
-                    centre += K[a] * gamma[s, a]
-                    t = 0.0
-                    for c in range(p):
-                        t += covariance[s, a, c] * K[c]
-                    variance += K[a] * t
-                mean[j, i] += centre
-                second[j, i] += centre * centre + variance
-
-
-@compiled()
-def _moments_shared(  # type: ignore[no-untyped-def]
-    R, Lambda, V, gamma, covariance, sigma, lo, hi, linear, quadratic, constant
-) -> None:
-    """Add, over draws lo:hi, each pattern's linear and quadratic forms in C that give the same moments."""
-    K, q, width = linear.shape
-    P = width // q
-    F, M, A, gain, spread = np.empty((q, q)), np.zeros((q, q)), np.empty((q, q)), np.empty((q, q)), np.empty(q)
-    for k in range(K):
-        for s in range(lo, hi):
-            _gain(R[k], Lambda[s], V[s], F, M, A, gain, spread)
-            for i in range(q):
-                constant[k, i] += spread[i] * sigma[s] * sigma[s]
-                for m in range(q):
-                    for a in range(P):
-                        linear[k, i, m * P + a] += gain[i, m] * gamma[s, a]
-                        for n in range(q):
-                            g = gain[i, m] * gain[i, n]
-                            for c in range(P):
-                                t = gamma[s, a] * gamma[s, c]
-                                if a < P - 1 and c < P - 1:
-                                    t += covariance[s, a, c]
-                                quadratic[k, i, m * P + a, n * P + c] += g * t
-
-
-def summarise_random_effects(posterior: Collapsed, natural: Natural) -> tuple[FloatArray, FloatArray]:
-    """Posterior mean and SD of b, averaged over β analytically and over the draws of θ: (J, q), (J, q).
-
-    With γ = (-β, 1), the conditional mean of b_i is linear in C_i γ, so that subjects of one design pattern share the
-    averages over the draws: their cost then does not grow with their number.
-    """
-    products = posterior.products
-    J, q, P = products.subject_C.shape
-    Lambda, V, sigma = posterior.relative(natural.sd, natural.corr_factor, natural.sigma)
-    S = len(sigma)
-    gamma = np.column_stack([-natural.mean_working, np.ones(S)])
-    fixed = (Lambda, V, gamma, natural.covariance_working, sigma)
-    size = np.bincount(products.pattern)
-    shared = np.flatnonzero(size >= SHARED)
-    alone = np.flatnonzero(size[products.pattern] < SHARED)
-    mean, second = np.empty((J, q)), np.empty((J, q))
-
-    R, C = products.subject_R[alone], products.subject_C[alone]
-    two = 2 * [(len(alone), q)]
-    mean[alone], second[alone] = _averaged(S, two, lambda *own: _moments_single(R, C, *fixed, *own))
-
-    K, width = len(shared), q * P
-    example = np.unique(products.pattern, return_index=True)[1][shared]
-    R = products.subject_R[example]
-    shapes = ((K, q, width), (K, q, width, width), (K, q))
-    linear, quadratic, constant = _averaged(S, shapes, lambda *own: _moments_shared(R, *fixed, *own))
-    order = np.argsort(products.pattern, kind="stable")
-    groups = np.split(order, np.cumsum(size)[:-1])
-    for k, pattern in enumerate(shared):
-        members = groups[pattern]
-        flat = products.subject_C[members].reshape(len(members), width)
-        mean[members] = flat @ linear[k].T
-        second[members] = np.einsum("ja,iab,jb->ji", flat, quadratic[k], flat, optimize=True) + constant[k]
-    return mean, np.sqrt(np.maximum(second - mean**2, 0.0))
-
-
-def _averaged(S: int, shapes: Sequence[tuple[int, ...]], add: Callable[..., None]) -> list[FloatArray]:
-    """Means over S draws of what ``add(lo, hi, *arrays of these shapes)`` adds up over draws lo:hi."""
-
-    def piece(lo: int, hi: int) -> list[FloatArray]:
-        sums = [np.zeros(shape) for shape in shapes]
-        add(lo, hi, *sums)
-        return sums
-
-    return [np.sum(parts, axis=0) / S for parts in zip(*in_threads(S, piece), strict=True)]
-
-
 STREAMS = 2
 """Streams of random numbers for b, each of an equal share of the draws, however many threads there are."""
 
@@ -333,9 +183,9 @@ def recover_residual(
                 _draw_b(*data, working[one], working_sigma[one], b[one], b[one], 0, 1)
             elif summed:
                 gamma = np.append(-mean[s], 1.0)[None]
-                _moments_single(*data, gamma, covariance[one], working_sigma[one], 0, 1, *totals)
+                add_moments(*data, gamma, covariance[one], working_sigma[one], 0, 1, *totals)
 
-    first, second = _averaged(S, 2 * [(J, q)], piece)
+    first, second = averaged(S, 2 * [(J, q)], piece)
     beta = products.scaling.beta(working) if p else working
     # What was sampled is the SD of the whitened rows; σ is that where the variance ratio is 1.
     shift = np.array([rows.shift(e) for e in eta])

@@ -45,6 +45,7 @@ from hierlmm.options import choose
 
 SAMPLERS = ("auto", "collapsed", "explicit")
 GENERALISED_SAMPLERS = ("auto", "laplace", "explicit")
+TUNE = 1000
 TARGET_ACCEPT, GENERALISED_TARGET = 0.9, 0.95
 STEPS, PATIENCE = 5.0, 3600.0
 """Several grouping factors: evaluations of the collapsed density a draw, and seconds that all of them may take."""
@@ -63,6 +64,7 @@ def sample_posterior(
     centered: bool,
     random_effects: str,
     target_accept: float | None,
+    tune: int | None,
     **settings: Any,
 ) -> PosteriorRecord:
     """Sample by the route asked for; the tree's ``attrs["sampler"]`` and ``attrs["why"]`` say which it was and why.
@@ -75,6 +77,7 @@ def sample_posterior(
         If an option is given that the route would ignore.
     """
     choose("random_effects", random_effects, RANDOM_EFFECTS)
+    settings["tune"] = TUNE if tune is None else tune
     if not design.is_gaussian:
         effects = sum(len(own.group.labels) * own.Z.shape[1] for own in design.random)
         default = GENERALISED_TARGET if effects < MANY else MANY_TARGET
@@ -96,10 +99,11 @@ def sample_posterior(
     notes = (*prior_conflicts(design, priors), *row_order_messages(design), *distance_notes(design))
     if sampler == "explicit":
         return sample_explicit(design, priors, centered=centered, notes=notes, why=why, **settings)
-    if design.has_several_factors:
-        settings["way"] = partial(sample_compiled, why=why)
-    elif obstacle := why_not_collapsed(priors):
+    if not design.has_several_factors and (obstacle := why_not_collapsed(priors)):
         settings["way"] = partial(sample_marginalized, why=obstacle)
+    else:
+        given = {"tune": tune, "target_accept": target_accept}
+        settings["way"] = partial(sample_compiled, why=why, free=[name for name in given if given[name] is None])
     return sample_collapsed(design, priors, random_effects=random_effects, notes=notes, **settings)
 
 

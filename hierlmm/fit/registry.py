@@ -16,7 +16,7 @@ from hierlmm.loading import loading
 if TYPE_CHECKING:
     from hierlmm.bound import BoundModel
 
-SAMPLING: dict[str, Any] = {"draws": 1000, "tune": 1000, "chains": 4, "seed": None, "target_accept": None}
+SAMPLING: dict[str, Any] = {"draws": 1000, "tune": None, "chains": 4, "seed": None, "target_accept": None}
 ROUTE: dict[str, Any] = {"sampler": "auto", "centered": False, "random_effects": "auto", "progressbar": True}
 
 

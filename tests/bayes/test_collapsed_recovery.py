@@ -11,8 +11,9 @@ from priors_by_definition import as_written, natural, prior_of_beta
 from textbook import dense_fit, marginal_covariance
 
 from hierlmm.bayes.collapsed import collapsed_posterior
+from hierlmm.bayes.moments import summarise_random_effects
 from hierlmm.bayes.priors import resolve_priors
-from hierlmm.bayes.recover import draw_random_effects, recover_beta, summarise_random_effects
+from hierlmm.bayes.recover import draw_random_effects, recover_beta
 from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 

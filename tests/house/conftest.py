@@ -20,7 +20,7 @@ def short_chains(monkeypatch):
     sampled = route.sample_posterior
 
     def short(*arguments, draws, tune, **options):
-        return sampled(*arguments, draws=min(draws, 250), tune=min(tune, 300), **options)
+        return sampled(*arguments, draws=min(draws, 250), tune=min(tune or 300, 300), **options)
 
     monkeypatch.setattr(route, "sample_posterior", short)
     with warnings.catch_warnings():
