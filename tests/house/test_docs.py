@@ -91,7 +91,7 @@ def test_every_public_name_is_in_the_reference():
 
 def test_every_page_is_in_the_contents():
     index = (DOCS / "index.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^([a-z/_]+)$", "\n".join(re.findall(r"```\{toctree\}(.*?)```", index, re.S)), re.M)
+    listed = re.findall(r"^([a-z0-9/_]+)$", "\n".join(re.findall(r"```\{toctree\}(.*?)```", index, re.S)), re.M)
     assert {page.stem for page in PAGES} - {"index"} == set(listed) - {"gallery/index", "course/index"}
 
 
