@@ -1,7 +1,7 @@
-"""Every phrase of hierlmm on the pages "Coming from ..." works: it is evaluated here with the names that the pages explain.
+"""Every phrase of hierlmm on the pages "Coming from ..." works: it is evaluated here, with the names the pages explain.
 
-In the middle column of a table of phrases, a formula in quotes and ``name=value`` are arguments of a model, which is made; all
-else is an expression of the names below.
+In the middle column of a table of phrases, a formula in quotes and ``name=value`` are arguments of a model, which is
+made; all else is an expression of the names below.
 """
 
 import ast
@@ -135,6 +135,5 @@ def test_numbers_side_by_side_are_the_same(page):
     assert len(beside) >= 5
     printed, ours = (beside[column] for column in beside.columns)
     for name in beside.index:
-        assert float(printed[name]) == pytest.approx(
-            ours[name], abs=0.51 * 10 ** -len(printed[name].partition(".")[2])
-        ), name
+        unit = 10.0 ** -len(printed[name].partition(".")[2])
+        assert float(printed[name]) == pytest.approx(ours[name], abs=0.51 * unit), name
