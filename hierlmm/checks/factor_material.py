@@ -28,7 +28,6 @@ from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
 from hierlmm.groups import first_rows, rows_of_groups
 from hierlmm.likelihood.deletion import UNKNOWN
-from hierlmm.text import count
 
 MOST_ROWS = 20_000
 """Rows of which as many responses are simulated as there are simulations."""
@@ -63,7 +62,7 @@ class FactorMaterial(Material):
     def size(self) -> str:
         """Rows and groups in words."""
         groups = ", ".join(f"{J:,} {name}" for name, J in finest_first(self.fit.design).items())
-        return f"{count(self.fit.n_obs, 'row')}, groups: {groups}"
+        return f"{self.fit.n_obs:,} rows, groups: {groups}"
 
     def name_of_row(self, row: int) -> str:
         """A row in words."""

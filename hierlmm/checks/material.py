@@ -41,7 +41,7 @@ from hierlmm.fits.components import zero_terms
 from hierlmm.frames import quote, shorten
 from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.likelihood.deletion import UNKNOWN
-from hierlmm.text import count, sayer
+from hierlmm.text import sayer
 
 SAY = sayer(__file__)
 
@@ -124,7 +124,7 @@ class Material:
     @property
     def size(self) -> str:
         """Rows and subjects in words."""
-        return f"{count(self.fit.n_obs, 'row')} of {count(self.fit.n_subjects, 'subject')}"
+        return f"{self.fit.n_obs:,} rows of {self.fit.n_subjects:,} subjects"
 
     def name_of_row(self, row: int) -> str:
         """A row in words, with its subject."""

@@ -95,7 +95,7 @@ class MissingPatterns(Result):
         table = counted(self.table, f"Patterns of {self.response}")
         by_visit = counted(self.visits.reset_index(), f"By {self.time}")
         visits = len(self.table["pattern"].iloc[0])
-        title = f"Missing data of {self.response}: {self.n_subjects} subjects, {visits} visits ({self.time})"
+        title = f"Missing data of {self.response}: {self.n_subjects:,} subjects, {visits} visits ({self.time})"
         return Page(title, ["", table, "", by_visit, "", Paragraph(said), *map(Paragraph, notes)])
 
 

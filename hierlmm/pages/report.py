@@ -18,11 +18,18 @@ from hierlmm.errors import FitWarning, HierlmmError
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.pages.code import code_of
 from hierlmm.pages.path import checked_path
-from hierlmm.pages.sections import SECTIONS, Asked, Piece
+from hierlmm.pages.sections import SECTIONS, Asked, Piece, warnings_of
 from hierlmm.pages.svg import inline_svg
 from hierlmm.results import Page
 
 NOT_CONVERGED = "{} did not converge: its numbers may be wrong. Read the warnings before using any of them."
+
+WIDE = 8
+"""Columns that a table has room for on paper in the usual size."""
+TALL = 7.0
+"""Inches of a picture that has a page of paper for itself, or half of one."""
+LONG = 45
+"""Letters of a cell that has a width of its own."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class _Pages:
         for c in caught:
             if not issubclass(c.category, FitWarning):
                 warnings.warn_explicit(c.message, c.category, c.filename, c.lineno)
-        known = {" ".join(w.split()) for fit in self.comparison.fits.values() for w in fit.warnings}
+        known = {w for fit in self.comparison.fits.values() for w in warnings_of(fit)}
         notes = tuple(dict.fromkeys(n for n in (" ".join(t.split()) for t in told) if n not in known))
         return Shown(heading, html, notes, piece.closed)
 
@@ -80,18 +87,25 @@ class _Pages:
         if hasattr(thing, "get_viz"):
             self.pictures += 1
             svg = inline_svg(thing, name, self.pictures)
-            return f'<div class="picture" role="group" tabindex="0" aria-label="Picture {self.pictures}">{svg}</div>'
+            kind = "picture tall" if thing.get_viz("figure").get_figheight() > TALL else "picture"
+            return f'<div class="{kind}" role="group" tabindex="0" aria-label="Picture {self.pictures}">{svg}</div>'
         return _fitted_in(thing.html if isinstance(thing, Page) else thing._repr_html_())
 
 
 def _fitted_in(text: str) -> str:
     """HTML of a result with tables that scroll where the page is narrow, and numbers to the right."""
-    text = re.sub(
-        r"<table>.*?</table>", lambda m: f'<div class="scroll" role="group" tabindex="0">{m[0]}</div>', text, flags=re.S
-    )
+    text = re.sub(r"<table>.*?</table>", lambda m: _framed(m[0]), text, flags=re.S)
+    text = re.sub(rf"<td>(?=[^<]{{{LONG}}})", '<td class="long">', text)
     return re.sub(r"<td>(?=[-−+\[]{0,2}[\d.]+[^<a-z]*</td>|–</td>)", '<td class="number">', text).replace(
         "<pre>", '<pre tabindex="0">'
     )
+
+
+def _framed(table: str) -> str:
+    """A table in a frame that scrolls; it says how many columns it has, where these are many."""
+    columns = max(len(re.findall(r"<t[hd]\b", row)) for row in re.split(r"<tr\b", table))
+    kind = "scroll wide" if columns > WIDE else "scroll"
+    return f'<div class="{kind}" role="group" tabindex="0">{table}</div>'
 
 
 def title_of(comparison: SideBySide) -> str:
@@ -105,7 +119,7 @@ def warned(comparison: SideBySide) -> list[str]:
     """What must be known first: who did not converge, and the warnings of the fits."""
     several = len(comparison.fits) > 1
     first = [NOT_CONVERGED.format(label) for label, fit in comparison.fits.items() if not fit.converged]
-    others = [(label, " ".join(w.split())) for label, fit in comparison.fits.items() for w in fit.warnings]
+    others = [(label, w) for label, fit in comparison.fits.items() for w in warnings_of(fit)]
     return [*first, *(f"{label}: {text}" if several else text for label, text in others)]
 
 

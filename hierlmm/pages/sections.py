@@ -6,7 +6,7 @@ A new piece is one line of `SECTIONS`. What a fit has nothing for refuses itself
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -15,14 +15,27 @@ from hierlmm.design.factors import relations
 from hierlmm.equations.describe import model_facts
 from hierlmm.equations.equations import equations
 from hierlmm.equations.factors import factor_facts, factor_lines
+from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
+from hierlmm.likelihood.wald import BY_DEFAULT
 from hierlmm.missingness.patterns import missing_patterns
 from hierlmm.pages.code import versions_of
 from hierlmm.plots import plot_data
 from hierlmm.results import Page, Paragraph, Table
 
+INTERVALS = """\
+Intervals in this table are by the normal distribution. Those of means and slopes below, in what the fit says, are by \
+Student's t and somewhat wider."""
+COMMANDS = """\
+For whoever has the data: words with brackets or an equals sign, such as fit.plot_qq(), are commands of hierlmm, and \
+docs is its documentation."""
 MOST_CURVES = 4
 MOST_LEVELS = 6
+
+
+def warnings_of(fit: Fit) -> list[str]:
+    """Warnings of a fit, each on one line."""
+    return [" ".join(warning.split()) for warning in fit.warnings]
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,19 @@ def _facts(asked: Asked) -> Page:
     return Page("", parts)
 
 
+def _words(asked: Asked) -> Any:
+    """Sentences; warnings stand above everything else already."""
+    told, known = asked.fit.interpret(ci=asked.comparison.ci), set(warnings_of(asked.fit))
+    return replace(told, sentences=tuple(s for s in told.sentences if s.text not in known))
+
+
+def _side_by_side(asked: Asked) -> Page:
+    """The table of a comparison, and why words about one fit may give other intervals."""
+    page, fit = asked.comparison._page(), asked.fit
+    wald = not fit.has_draws and not fit.has_working_correlation and fit._wald(*BY_DEFAULT)
+    return Page(page.title, [*page.parts, *([Paragraph(INTERVALS)] if wald and "Student" in wald.description else [])])
+
+
 def _random_effects(asked: Asked) -> Iterator[Any]:
     if not asked.fit.design.has_several_factors:
         yield asked.comparison.plot_random_effects(backend="matplotlib")
@@ -116,7 +142,15 @@ def _implied(asked: Asked) -> Iterator[Any]:
 
 
 def _checkup(asked: Asked) -> Any:
+    """The checks, made once."""
     return asked.once("check", lambda: asked.fit.check(simulations=asked.simulations))
+
+
+def _checks(asked: Asked) -> Iterator[Any]:
+    found = _checkup(asked)
+    yield found
+    if any(finding.severity != "fine" for finding in found.findings):
+        yield Page("", [Paragraph(COMMANDS)])
 
 
 def _verdicts(asked: Asked) -> Page:
@@ -161,12 +195,12 @@ SECTIONS: dict[str, tuple[Piece, ...]] = {
     ),
     "The model in equations": (Piece("", lambda a: equations(a.fit.design)),),
     "Estimates": (
-        Piece("Side by side", lambda a: a.comparison._page()),
+        Piece("Side by side", _side_by_side),
         Piece("Estimates with intervals", lambda a: a.comparison.plot_forest(backend="matplotlib")),
         Piece("With the estimates in the equations", lambda a: equations(a.fit.design, a.fit), each=True, closed=True),
         Piece("As the fit prints itself", lambda a: a.fit, each=True, closed=True),
     ),
-    "What the fit says": (Piece("", lambda a: a.fit.interpret(ci=a.comparison.ci)),),
+    "What the fit says": (Piece("", _words),),
     "Pictures": (
         Piece("Lines of subjects and of the population", _drawn("plot_trajectories")),
         Piece("Random effects", _random_effects, applies=lambda f: f.has_random_effects),
@@ -174,7 +208,7 @@ SECTIONS: dict[str, tuple[Piece, ...]] = {
         Piece("Implied covariance", _implied),
     ),
     "Can the fit be believed?": (
-        Piece("Checks", _checkup),
+        Piece("Checks", _checks),
         Piece("All verdicts", _verdicts, closed=True),
         Piece("What the checks looked at", lambda a: _checkup(a).plot(backend="matplotlib")),
         Piece("Residuals", _drawn("plot_residuals")),

@@ -7,7 +7,8 @@ import pytest
 from reports import check_page, contrast
 
 import hierlmm as hl
-from hierlmm.pages.sections import SECTIONS
+from hierlmm.pages.report import WIDE, _fitted_in
+from hierlmm.pages.sections import COMMANDS, INTERVALS, SECTIONS, Asked, _side_by_side, _words, warnings_of
 
 FEW = 399
 OF_DRAWS = {"Convergence", "Chains", "Posterior predictive check"}
@@ -63,3 +64,33 @@ def test_a_file_that_cannot_be_written_is_refused(fit, tmp_path):
     for path in (tmp_path / "report.pdf", tmp_path / "nowhere" / "report.html"):
         with pytest.raises(hl.errors.SpecificationError):
             fit.report(path)
+
+
+def test_warnings_stand_at_the_top_and_not_again_in_the_words():
+    data = hl.load_dataset("negative_icc")
+    singular = hl.TwoLevelModel.from_formula("y ~ time + x + (1 | subject)", data).fit_reml()
+    told, known = _words(Asked(hl.compare(singular), singular, FEW, {})), warnings_of(singular)
+    assert known and set(known) <= {s.text for s in singular.interpret().sentences}
+    assert not set(known) & {s.text for s in told.sentences} and len(told.sentences) > 5
+
+
+def test_tables_say_what_paper_must_know():
+    """Many columns are set small on paper, and long cells keep a width on a telephone."""
+    row, long = "<tr>{}</tr>", "a sentence that would be broken into one word a line"
+    few, many = (f"<table>{row.format('<td>1</td>' * n)}</table>" for n in (WIDE, WIDE + 1))
+    assert 'class="scroll"' in _fitted_in(few) and 'class="scroll wide"' in _fitted_in(many)
+    assert f'<td class="long">{long}' in _fitted_in(few.replace("<td>1", f"<td>{long}", 1))
+
+
+def test_paper_has_what_is_closed_on_a_screen_but_no_source_of_equations(text):
+    """Opened where the browser can (`::details-content`); rows, small tables and pictures are not torn."""
+    paper = text.partition("@media print")[2].partition("</style>")[0]
+    assert "details::details-content { content-visibility: visible" in paper
+    assert ".shown details { display: none" in paper
+    assert re.search(r"\.picture, tr, table, li \{ break-inside: avoid", paper) and "filter: none" in paper
+
+
+def test_two_kinds_of_intervals_are_explained(text, sleepstudy):
+    assert INTERVALS in html.unescape(text) and COMMANDS in html.unescape(text)
+    gee = hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", sleepstudy).fit_gee()
+    assert INTERVALS not in _side_by_side(Asked(hl.compare(gee), gee, FEW, {})).html
