@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.bayes.mixing import mixing
 
 GOOD_K = 0.7
 """Pareto k up to which weights correct an approximation."""
@@ -29,6 +30,8 @@ MIN_ESS = 400
 MIN_BFMI = 0.3
 NAMES = ("beta", "sd_b", "corr_b", "sigma", "residual_correlation", "residual_variance", "b")
 MAX_ENTRIES = 2000
+AT_ONCE = 400_000
+"""Draws that are diagnosed together: they bound the work space."""
 LABELS = {"beta": "{}", "sd_b": "sd({})", "corr_b": "corr({})", "b": "b[{}]"}
 
 
@@ -89,18 +92,15 @@ def diagnostics(draws: FloatArray, labels: list[str]) -> pd.DataFrame:
         ``ess_bulk``, ``ess_tail``, ``r_hat``, ``mcse``; NaN for entries that do not vary, and for R-hat of one chain.
     """
     out = pd.DataFrame(np.nan, index=pd.Index(labels), columns=["ess_bulk", "ess_tail", "r_hat", "mcse"], dtype=float)
-    varying = np.ptp(draws, axis=(0, 1)) > 0
+    spread = np.ptp(draws, axis=(0, 1))
+    varying = np.isfinite(spread) & (spread > 0)
     if draws.shape[1] < 4 or not varying.any():
         return out
-    import arviz as az
-    import xarray as xr
-
-    data = xr.Dataset({"x": (("chain", "draw", "entry"), draws[..., varying])})
-    out.loc[varying, "ess_bulk"] = az.ess(data, method="bulk")["x"].to_numpy()
-    out.loc[varying, "ess_tail"] = az.ess(data, method="tail", prob=(0.05, 0.95))["x"].to_numpy()
-    out.loc[varying, "mcse"] = az.mcse(data)["x"].to_numpy()
-    if draws.shape[0] > 1:
-        out.loc[varying, "r_hat"] = az.rhat(data)["x"].to_numpy()
+    chosen, size = np.flatnonzero(varying), max(1, AT_ONCE // (draws.shape[0] * draws.shape[1]))
+    for lo in range(0, len(chosen), size):
+        entries = chosen[lo : lo + size]
+        found = mixing(np.ascontiguousarray(np.moveaxis(draws[..., entries], -1, 0)))
+        out.iloc[entries] = np.column_stack(found)
     return out
 
 
@@ -116,7 +116,7 @@ def assess_convergence(datatree: Any) -> Convergence:
     scalars = [str(n) for n, v in posterior.data_vars.items() if v.ndim == 2 and n not in (*NAMES, "icc")]
     effects = [str(name) for name in posterior.data_vars if name == "b" or str(name).startswith("b_")]
     names = [*NAMES[:-1], *scalars, *([] if datatree.attrs.get("sampler") == "collapsed" else effects)]
-    table = pd.concat([_table(posterior[name], name) for name in names if name in posterior])
+    table = _table({name: posterior[name] for name in names if name in posterior})
     stats = datatree["sample_stats"].to_dataset() if "sample_stats" in datatree.children else None
     divergences = _total(stats, "diverging")
     at_max_depth = _total(stats, "maxdepth_reached") or _total(stats, "reached_max_treedepth")
@@ -139,18 +139,26 @@ def assess_convergence(datatree: Any) -> Convergence:
     )
 
 
-def _table(variable: Any, name: str) -> pd.DataFrame:
-    """Diagnostics of the entries of a variable that vary, labelled for a reader."""
-    draws = variable.to_numpy()
+def _table(variables: dict[str, Any]) -> pd.DataFrame:
+    """Diagnostics of the entries of variables that vary, labelled for a reader."""
+    labels, draws = list[str](), list[FloatArray]()
+    for name, variable in variables.items():
+        values = variable.to_numpy()
+        values = values.reshape(*values.shape[:2], -1)
+        keep = np.flatnonzero(np.ptp(values, axis=(0, 1)) > 0)[:MAX_ENTRIES]
+        own = _named(variable, name)
+        labels += [own[i] for i in keep]
+        draws.append(values[..., keep])
+    return diagnostics(np.concatenate(draws, axis=-1), labels)
+
+
+def _named(variable: Any, name: str) -> list[str]:
+    """Names of the entries of a variable."""
     dims = [d for d in variable.dims if d not in ("chain", "draw")]
     names = [""] if not dims else _labels([variable[d].to_numpy() for d in dims])
     if name.startswith("b_"):  # of one of several grouping factors
-        labels = [f"{name}[{n}]" for n in names]
-    else:
-        labels = [LABELS.get(name, name.replace("threshold_", "threshold ")).format(n) for n in names]
-    draws = draws.reshape(*draws.shape[:2], -1)
-    keep = np.flatnonzero(np.ptp(draws, axis=(0, 1)) > 0)[:MAX_ENTRIES]
-    return diagnostics(draws[..., keep], [labels[i] for i in keep])
+        return [f"{name}[{n}]" for n in names]
+    return [LABELS.get(name, name.replace("threshold_", "threshold ")).format(n) for n in names]
 
 
 def _labels(coords: list[Any]) -> list[str]:

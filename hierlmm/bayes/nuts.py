@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.trace import UNREADABLE, read_trace
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.notice import ProgressLine, elapsed_text, interactive
 
@@ -59,7 +61,10 @@ class Settings:
 
 
 def run(model: Any, settings: Settings, **options: Any) -> Any:
-    """Sample a model that nutpie compiled, and raise the KeyboardInterrupt that it turns into a shorter posterior."""
+    """Sample a model that nutpie compiled, and raise the KeyboardInterrupt that it turns into a shorter posterior.
+
+    With ``return_raw_trace=True`` what nutpie recorded is returned as it is, however short.
+    """
     import nutpie
 
     shown = settings.progressbar and interactive()
@@ -78,9 +83,22 @@ def run(model: Any, settings: Settings, **options: Any) -> Any:
                 "model.fit_ml() say whether columns separate the outcomes, which is the most common reason"
             )
             raise NotAvailableError(received, reason, remedy, "docs, page 'Posterior fits'") from error
-    if tree["posterior"].sizes["draw"] < settings.draws:
+    if not options.get("return_raw_trace") and tree["posterior"].sizes["draw"] < settings.draws:
         raise KeyboardInterrupt
     return tree
+
+
+def draws_of(model: Any, name: str, settings: Settings) -> tuple[FloatArray, Any]:
+    """Sample; return draws (chain, draw, n) of a vector and the sampler's statistics, without a tree around them."""
+    trace = run(model, settings, return_raw_trace=True)
+    try:
+        draws, statistics = read_trace(trace, name, model.n_dim, settings.tune)
+    except UNREADABLE:
+        tree = run(model, settings)
+        return tree["posterior"][name].to_numpy(), tree["sample_stats"].to_dataset()
+    if draws.shape[1] < settings.draws:
+        raise KeyboardInterrupt
+    return draws, statistics
 
 
 def _reporter(line: ProgressLine, tune: int) -> Callable[[Sequence[Any]], None]:

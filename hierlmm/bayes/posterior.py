@@ -20,7 +20,7 @@ from hierlmm.bayes.record import residual_group
 from hierlmm.covariance.random import sheared
 from hierlmm.design.design import Design, own_effects
 from hierlmm.likelihood.crossproducts import CrossProducts
-from hierlmm.likelihood.kernel import pattern_sums
+from hierlmm.likelihood.kernel import pattern_squares
 from hierlmm.threads import in_threads
 
 Density = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -219,11 +219,7 @@ class Collapsed(ABC):
         products, P = self.products, self.products.n_fixed + 1
         found = np.empty((len(Lambda), P, P))
 
-        def sums(lo: int, hi: int) -> None:  # the kernel releases the lock
-            for s in range(lo, hi):
-                found[s] = pattern_sums(products.R, products.C, products.weight, Lambda[s]).G
-
-        in_threads(len(Lambda), sums)
+        in_threads(len(Lambda), lambda lo, hi: pattern_squares(products.R, products.C, Lambda, lo, hi, found))
         return found
 
     @abstractmethod

@@ -99,6 +99,7 @@ def draw_random_effects(posterior: Collapsed, natural: Natural, rng: np.random.G
     S, (J, q, _) = len(natural.sigma), products.subject_R.shape
     Lambda, V, sigma = posterior.relative(natural.sd, natural.corr_factor, natural.sigma)
     data = (products.subject_R, products.subject_C, Lambda, V, natural.beta_working, sigma)
+    example = np.unique(products.pattern, return_index=True)[1]
     step = max(1, 2_000_000 // max(1, J * q))  # keeps the noise of one piece below 16 MB
     streams = rng.spawn(-(-S // step))
     out = np.empty((S, J, q))
@@ -108,7 +109,7 @@ def draw_random_effects(posterior: Collapsed, natural: Natural, rng: np.random.G
             lo, hi = k * step, min(S, (k + 1) * step)
             noise = streams[k].standard_normal((hi - lo, J, q))
             if S * J * q <= FEW:
-                out[:] = _draw_b_numpy(*data, noise)
+                out[:] = _draw_b_numpy(products.subject_R[example], *data[1:], noise, products.pattern)
             else:
                 _draw_b(*data, noise, out, lo, hi)
 
@@ -116,15 +117,29 @@ def draw_random_effects(posterior: Collapsed, natural: Natural, rng: np.random.G
     return out
 
 
-def _draw_b_numpy(R, C, Lambda, V, beta, sigma, noise) -> FloatArray:  # type: ignore[no-untyped-def]
-    """What `_draw_b` does, for all draws at once."""
-    p = C.shape[2] - 1
+def _draw_b_numpy(R, C, Lambda, V, beta, sigma, noise, pattern) -> FloatArray:  # type: ignore[no-untyped-def]
+    """What `_draw_b` does, for all draws at once: with M M' = I + F'F, ``V M⁻ᵀ (M⁻¹ F' (C_y - C_x β) + σ ε)``.
+
+    R is that of each pattern.
+    """
+    (S, q, _), p = V.shape, C.shape[2] - 1
     F = R @ Lambda[:, None]
     transposed = np.swapaxes(F, -1, -2)
-    M = np.linalg.cholesky(np.eye(F.shape[-1]) + transposed @ F)
-    residual = C[:, :, p] - np.einsum("jka,sa->sjk", C[:, :, :p], beta)
-    x = np.linalg.solve(M, transposed @ residual[..., None]) + sigma[:, None, None, None] * noise[..., None]
-    return (V[:, None] @ np.linalg.solve(np.swapaxes(M, -1, -2), x))[..., 0]
+    M = np.linalg.cholesky(np.eye(q) + transposed @ F)
+    gain = np.moveaxis(np.linalg.solve(M, transposed), 1, -1)  # (S, q, q, patterns)
+    back = np.moveaxis(V[:, None] @ np.linalg.inv(np.swapaxes(M, -1, -2)), 1, -1)
+    if gain.shape[-1] > 1:
+        gain, back = gain[..., pattern], back[..., pattern]
+    residual = np.moveaxis(C[:, :, p], 1, 0) - np.tensordot(beta, C[:, :, :p], axes=(1, 2)).swapaxes(1, 2)
+    x = sigma[:, None, None] * np.moveaxis(noise, 2, 1)  # (S, q, J)
+    out = np.zeros((S, q, len(C)))
+    for i in range(q):
+        for k in range(q):
+            x[:, i] += gain[:, i, k] * residual[:, k]
+    for i in range(q):
+        for k in range(q):
+            out[:, i] += back[:, i, k] * x[:, k]
+    return np.moveaxis(out, 1, 2)
 
 
 STREAMS = 2

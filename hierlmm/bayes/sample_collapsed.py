@@ -17,7 +17,7 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed_kernel import compiled_expand
 from hierlmm.bayes.collapsed_residual import posterior_of
-from hierlmm.bayes.nuts import Settings, run
+from hierlmm.bayes.nuts import Settings, draws_of
 from hierlmm.bayes.posterior import Collapsed
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
@@ -145,9 +145,9 @@ def sample_theta(posterior: Collapsed, settings: Settings) -> tuple[FloatArray, 
     theta, statistics, route = [], [], ""
     for k, start in enumerate(starts):
         model, route = nutpie_model(posterior, start)
-        tree = run(model, replace(settings, chains=len(range(k, chains, number)), seed=settings.seed + k))
-        theta.append(posterior.mode + tree["posterior"]["z"].to_numpy() @ posterior.root.T)
-        statistics.append(tree["sample_stats"].to_dataset())
+        z, own = draws_of(model, "z", replace(settings, chains=len(range(k, chains, number)), seed=settings.seed + k))
+        theta.append(posterior.mode + z @ posterior.root.T)
+        statistics.append(own)
     if number == 1:
         return theta[0], statistics[0], route
     order = np.argsort(np.concatenate([np.arange(k, chains, number) for k in range(number)]))

@@ -186,6 +186,61 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
     return PatternSums(G, log_det, EE, products)
 
 
+# Long: the first steps of `pattern_sums`, on one tile whose work arrays they share.
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
+@compiled(fastmath=FAST, error_model="numpy")
+def pattern_squares(R: FloatArray, C: FloatArray, Lambdas: FloatArray, lo: int, hi: int, G: FloatArray) -> None:
+    """Write G of `PatternSums` at each of many Λ, of which lo:hi are wanted: (S, q, q), (S, P, P)."""
+    q, K, P = R.shape[0], R.shape[2], C.shape[1]
+    F, T, inverse, w = np.empty((q, q, TILE)), np.empty((q, q, TILE)), np.empty((q, TILE)), np.empty((P, q, TILE))
+    for at in range(lo, hi):
+        Lambda = Lambdas[at]
+        G[at] = 0.0
+        for k in range(0, K, TILE):
+            n = min(TILE, K - k)
+            for i in range(q):
+                for j in range(q):
+                    for s in range(n):
+                        F[i, j, s] = R[i, i, k + s] * Lambda[i, j]
+                    for m in range(i + 1, q):
+                        for s in range(n):
+                            F[i, j, s] += R[i, m, k + s] * Lambda[m, j]
+            for i in range(q):
+                for j in range(i + 1):
+                    for s in range(n):
+                        T[i, j, s] = F[i, 0, s] * F[j, 0, s]
+                    for m in range(1, q):
+                        for s in range(n):
+                            T[i, j, s] += F[i, m, s] * F[j, m, s]
+                    for m in range(j):
+                        for s in range(n):
+                            T[i, j, s] -= T[i, m, s] * T[j, m, s]
+                    if i == j:
+                        for s in range(n):
+                            inverse[i, s] = 1.0 / np.sqrt(1.0 + T[i, i, s])
+                    else:
+                        for s in range(n):
+                            T[i, j, s] *= inverse[j, s]
+            for a in range(P):
+                for i in range(q):
+                    for s in range(n):
+                        w[a, i, s] = C[i, a, k + s]
+                    for m in range(i):
+                        for s in range(n):
+                            w[a, i, s] -= T[i, m, s] * w[a, m, s]
+                    for s in range(n):
+                        w[a, i, s] *= inverse[i, s]
+                for b in range(a + 1):
+                    total = 0.0
+                    for i in range(q):
+                        for s in range(n):
+                            total += w[a, i, s] * w[b, i, s]
+                    G[at, a, b] += total
+        for a in range(P):
+            for b in range(a):
+                G[at, b, a] = G[at, a, b]
+
+
 # The branches are loops over subjects, columns and rows; the one case is a dependent column.
 # Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(fastmath=FAST, error_model="numpy")
