@@ -2,7 +2,7 @@
 
     make bench BENCH=many_subjects   or  .venv/bin/python benchmarks/many_subjects.py [--no-peers] [--largest 100000]
 
-hierlmm: 4 chains x (1000 + 1000), warm process. Bambi: nutpie, few draws (its time grows in proportion). ESS is the
+hierlmm: 4 chains of 1000 draws, tuned as by default, warm process. Bambi: nutpie, few draws (its time grows in proportion). ESS is the
 smallest bulk ESS over fixed effects, standard deviations and σ.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 import warnings
 
 from common import growth, own_peak_memory, smallest_ess, timed
@@ -56,8 +57,14 @@ def bambi_in_a_process(n_subjects: int, irregular: bool, draws: int) -> tuple[fl
 def largest(n_subjects: int) -> None:
     """One fit of the largest data in this process: time and peak memory."""
     data = growth(n_subjects, irregular=True)
+    begun = time.process_time()
     seconds, fit = timed(lambda: hl.TwoLevelModel.from_formula(FORMULA, data).fit(seed=1, progressbar=False))
-    found = fit.convergence()
+    found, attrs, steps = fit.convergence(), fit.datatree.attrs, int(fit.sample_stats["n_steps"].sum())
+    print(
+        f"sampling {attrs['sampling_seconds']:.1f} s, then β and b {attrs['recovery_seconds']:.1f} s; "
+        f"{time.process_time() - begun:.0f} s of processor time in all; {attrs['tune']} tuning steps, "
+        f"{steps:,} evaluations of the density for the draws kept, {steps / found.min_ess_bulk:.1f} per effective draw"
+    )
     print(
         f"{n_subjects:,} irregular subjects, {len(data):,} rows: {seconds:.1f} s, peak memory {own_peak_memory():.0f} "
         f"MB, random effects as {fit.datatree.attrs['random_effects']}; min bulk ESS {found.min_ess_bulk:.0f}, "
