@@ -2,8 +2,8 @@
 
     make bench BENCH=many_subjects   or  .venv/bin/python benchmarks/many_subjects.py [--no-peers] [--largest 100000]
 
-hierlmm: 4 chains of 1000 draws, tuned as by default, warm process. Bambi: nutpie, few draws (its time grows in proportion). ESS is the
-smallest bulk ESS over fixed effects, standard deviations and σ.
+hierlmm: 4 chains of 1000 draws, tuned as by default, warm process. Bambi: nutpie, few draws (its time grows in
+proportion). ESS is the smallest bulk ESS over fixed effects, standard deviations and σ.
 """
 
 from __future__ import annotations
