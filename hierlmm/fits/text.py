@@ -89,7 +89,7 @@ def _convergence(fit: LikelihoodNumbers) -> list[Part]:
     ]
     search = fit.optimum.search
     if search is not None and len(fit.optimum.lam):
-        looked = f"{count(search.n_points, 'point')}, {count(search.n_descents, 'descent')}"
+        looked = f"{search.n_points} points, {search.n_descents} descents"
         inside = " inside the range" if any(w.startswith(UNBOUNDED) for w in fit.warnings) else ""
         said = f"Global search: {looked}, no lower optimum found{inside}"
         if search.exhaustive:
