@@ -103,6 +103,7 @@ from hierlmm.missingness.tipping import tipping_point as tipping_point
 from hierlmm.model import TwoLevelModel as TwoLevelModel
 from hierlmm.multilevel import MultilevelModel as MultilevelModel
 from hierlmm.plots import plot_effects as plot_effects
+from hierlmm.sources.door import large_table as large_table
 from hierlmm.teaching.gls_steps import GLSSteps as GLSSteps
 from hierlmm.teaching.gls_steps import gls_steps as gls_steps
 from hierlmm.teaching.is_hierarchical import HierarchicalCheck as HierarchicalCheck

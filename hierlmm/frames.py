@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -291,12 +291,40 @@ def complete_rows(
         return _numpy_integers(frame), 0
     incomplete = absent.any(axis=1)
     n_dropped = int(incomplete.sum())
-    listing = ", ".join(f"{name} ({count})" for name, count in counts.items())
-    received, incomplete_rows = (
-        f"missing values in {listing}",
-        f"{n_dropped} of {len(frame)} rows {'is' if n_dropped == 1 else 'are'} incomplete",
-    )
-    if new:
+    refuse_missing(dict(counts), n_dropped, len(frame), "new" if new else missing)
+    kept = frame.loc[~incomplete]
+    lost = []
+    for name in groupings:
+        before, after = frame[name].nunique(), kept[name].nunique()
+        if after < before:
+            lost.append(f"{before - after} of {before} {'subjects' if len(groupings) == 1 else 'groups'} ({name!r})")
+    tell_dropped(dict(counts), n_dropped, len(frame), lost)
+    return _numpy_integers(kept), n_dropped
+
+
+def _listed(counts: Mapping[Any, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counts.items())
+
+
+def refuse_missing(counts: Mapping[Any, int], n_dropped: int, n_rows: int, missing: str) -> None:
+    """Refuse incomplete rows, unless they may be dropped and others are left.
+
+    Parameters
+    ----------
+    counts : mapping
+        Column -> how many of its values are missing, where any is.
+    n_dropped, n_rows : int
+        Incomplete rows, and all rows.
+    missing : {"raise", "drop", "new"}
+        How they are treated; ``"new"`` in new data.
+
+    Raises
+    ------
+    DataError
+    """
+    received = f"missing values in {_listed(counts)}"
+    incomplete_rows = f"{n_dropped} of {n_rows} rows {'is' if n_dropped == 1 else 'are'} incomplete"
+    if missing == "new":
         reason = f"{incomplete_rows}, and nothing can be predicted for them"
         remedy = "drop these rows first, for example data.dropna(subset=[...]), or fill in the values"
         raise DataError(f"new data with {received}", reason, remedy, SEE)
@@ -304,21 +332,18 @@ def complete_rows(
         drop = "pass missing='drop' to fit the complete rows (valid if values are missing at random given the model)"
         reason = f"{incomplete_rows} and cannot enter the likelihood"
         raise DataError(received, reason, f"{drop}, or impute them first", SEE)
-    if n_dropped == len(frame):
+    if n_dropped == n_rows:
         remedy = "check that the columns hold numbers, and that joins or pivots did not empty them"
         raise DataError(received, "no row is complete", remedy)
-    kept = frame.loc[~incomplete]
-    gone, were = f"{n_dropped} of {len(frame)} rows", "was" if n_dropped == 1 else "were"
-    lost = []
-    for name in groupings:
-        before, after = frame[name].nunique(), kept[name].nunique()
-        if after < before:
-            lost.append(f"{before - after} of {before} {'subjects' if len(groupings) == 1 else 'groups'} ({name!r})")
+
+
+def tell_dropped(counts: Mapping[Any, int], n_dropped: int, n_rows: int, lost: Sequence[str]) -> None:
+    """Warn of rows that were dropped, and of groups that are gone with them."""
+    gone, were = f"{n_dropped} of {n_rows} rows", "was" if n_dropped == 1 else "were"
     if lost:
         them, were = "it" if n_dropped == 1 else "them", "were"
         gone += f", and with {them} {' and '.join(lost)},"
-    warn(f"{gone} {were} dropped because values are missing in {listing}.")
-    return _numpy_integers(kept), n_dropped
+    warn(f"{gone} {were} dropped because values are missing in {_listed(counts)}.")
 
 
 def _refuse_rounded_labels(column: pd.Series) -> None:

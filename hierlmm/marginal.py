@@ -17,6 +17,7 @@ from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
 from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
+from hierlmm.sources.door import readable
 
 if TYPE_CHECKING:
     from hierlmm.fit.gee import GEEFit
@@ -107,7 +108,7 @@ class MarginalModel(FittedModel["MarginalFit"]):
         if not outcome.is_gaussian:
             _check_family(outcome.family, structure, priors)
         options: dict[str, Any] = {"residual": structure, "outcome": outcome, "missing": missing}
-        self._set(design_from_fixed(parse_formula(formula), subject, data, **options), priors)
+        self._set(design_from_fixed(parse_formula(formula), subject, readable(data), **options), priors)
 
     @property
     def correlation(self) -> ResidualCorrelation | None:

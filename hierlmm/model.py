@@ -18,6 +18,7 @@ from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.likelihood.checks import check_quadrature
 from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
+from hierlmm.sources.door import readable
 
 if TYPE_CHECKING:
     from hierlmm.fit.gee import GEEFit
@@ -120,7 +121,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         hierarchy = hierarchy_from_levels(
             level1, level2, subject=subject, random=random, covariance=covariance, group=group
         )
-        design = design_from_hierarchy(hierarchy, data, residual=structure, outcome=outcome, missing=missing)
+        design = design_from_hierarchy(hierarchy, readable(data), residual=structure, outcome=outcome, missing=missing)
         self._set(design, priors)
 
     @classmethod
@@ -168,7 +169,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         model = cls.__new__(cls)
         parsed = parse_formula(formula)
         options: dict[str, Any] = {"residual": structure, "outcome": outcome, "missing": missing}
-        design = design_from_formula(parsed, data, covariance=covariance, group=group, **options)
+        design = design_from_formula(parsed, readable(data), covariance=covariance, group=group, **options)
         model._set(design, priors)
         return model
 

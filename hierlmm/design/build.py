@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
-from hierlmm.design.columns import Column, FactorColumns, evaluate_factors
+from hierlmm.design.columns import NO_STATES, Column, FactorColumns, evaluate_factors
 from hierlmm.design.design import Design
 from hierlmm.design.formula import SEE, ParsedFormula, Term, refuse_response_as_subject, term_name, unquoted
 from hierlmm.design.groups import levels_of_group
@@ -25,6 +25,7 @@ from hierlmm.design.outcome import GAUSSIAN, Outcome, with_trials
 from hierlmm.design.residual import INDEPENDENT, Residual
 from hierlmm.design.rows import Grouping, Prepared, RandomTerm, Rows, Said, prepare
 from hierlmm.design.terms import Parts, RandomColumns, Terms, check_finite, parts_name, product, stack
+from hierlmm.design.unread import Unread, Whole
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import quote, shorten
 from hierlmm.groups import first_rows
@@ -124,6 +125,7 @@ class Learnt:
     columns: list[list[Column]]
     factors: FactorColumns
     values: dict[tuple[str, str], FloatArray]
+    whole: Whole | None = None
 
     @cached_property
     def first(self) -> IntArray:
@@ -152,12 +154,17 @@ def changes_within(values: Mapping[tuple[str, str], FloatArray], group: Grouping
 
 
 def _learn(data: Any, said: Said, residual: Residual, missing: str) -> Learnt:
+    if isinstance(data, Unread):
+        sample = data.sample(said, residual, missing)
+        rows = prepare(sample.frame, said, residual, "raise")
+        states = data.states(learn_columns(rows, said).factors)
+        return replace(learn_columns(rows, said, states), whole=sample.whole)
     return learn_columns(prepare(data, said, residual, missing), said)
 
 
-def learn_columns(rows: Prepared, said: Said) -> Learnt:
-    """Learn the columns of all factors from rows."""
-    columns, factors, values = evaluate_factors([said.fixed, *(b.terms for b in said.blocks)], rows.frame)
+def learn_columns(rows: Prepared, said: Said, states: Mapping[str, Any] = NO_STATES) -> Learnt:
+    """Learn the columns of all factors from rows; what functions of the formula learnt of others is in ``states``."""
+    columns, factors, values = evaluate_factors([said.fixed, *(b.terms for b in said.blocks)], rows.frame, states)
     for (factor, name), column in values.items():
         check_finite(column, name, factor, rows.frame)
     return Learnt(rows, columns, factors, values)
@@ -171,7 +178,8 @@ def _assemble(hierarchy: Hierarchy, learnt: Learnt, residual: Residual, outcome:
     if hierarchy.group:
         level = terms.by_subject.who[level]
     random = [RandomTerm(own, rows.subject, own.values(rows.X1, level)) for own in terms.random]
-    return Design(terms, rows, tuple(random), residual.correlation, residual.variance, outcome=outcome)
+    structure = residual.correlation, residual.variance
+    return Design(terms, rows, tuple(random), *structure, outcome=outcome, whole=learnt.whole)
 
 
 def _terms(hierarchy: Hierarchy, learnt: Learnt, in_fixed: list[Parts]) -> Terms:

@@ -8,8 +8,9 @@ and keeps formulaic's state (categories, spline knots, centring) so that new dat
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ from hierlmm.design.recipes import as_floats, fit_recipe, materialise, warn_beyo
 from hierlmm.errors import DataError, FormulaError
 
 SEE = "docs, page 'Formulas and levels'"
+NO_STATES: Mapping[str, Any] = MappingProxyType({})
 
 
 class Column(NamedTuple):
@@ -64,7 +66,7 @@ class FactorColumns:
 
 
 def evaluate_factors(
-    term_lists: Sequence[Sequence[Term]], frame: pd.DataFrame
+    term_lists: Sequence[Sequence[Term]], frame: pd.DataFrame, states: Mapping[str, Any] = NO_STATES
 ) -> tuple[list[list[Column]], FactorColumns, dict[tuple[str, str], FloatArray]]:
     """Code every list of terms as a formula of its own and return their columns and the factor columns they need.
 
@@ -74,6 +76,8 @@ def evaluate_factors(
         For example the fixed terms, and each block of random terms.
     frame : pandas.DataFrame
         Complete rows.
+    states : mapping
+        What functions of the formula learnt of other rows, by their calls; those not named learn from these.
 
     Returns
     -------
@@ -95,7 +99,7 @@ def evaluate_factors(
             columns.append([])
             continue
         check_columns({term_name(term): _least_columns(term, frame) for term in terms}, len(frame))
-        recipe, matrix = fit_recipe(join_terms(tuple(terms)), frame, extrapolated)
+        recipe, matrix = fit_recipe(join_terms(tuple(terms)), frame, extrapolated, states)
         found = _columns(recipe)
         _check_every_term(found, terms)
         columns.append(_in_order(found, terms))
@@ -106,7 +110,7 @@ def evaluate_factors(
         for rhs in (f"1 + {factor}", f"0 + {factor}"):
             if all(part in values for part in wanted if part[0] == factor):
                 break
-            recipe, matrix = fit_recipe(rhs, frame, extrapolated)
+            recipe, matrix = fit_recipe(rhs, frame, extrapolated, states)
             if _collect(_columns(recipe), matrix, values):
                 recipes.append(recipe)
     missing = [part for part in wanted if part not in values]

@@ -25,7 +25,8 @@ from hierlmm.design.outcome import GAUSSIAN, Outcome
 from hierlmm.design.residual import Residual
 from hierlmm.design.rows import RandomTerm, Rows, known_groups
 from hierlmm.design.terms import NewData, Parts, Terms
-from hierlmm.errors import DataError, SpecificationError
+from hierlmm.design.unread import Whole
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.families.family import Family
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 
@@ -41,6 +42,7 @@ __all__ = [
     "own_effects",
 ]
 
+LARGE = "docs, page 'Large data'"
 ARRAYS = ("y", "offset", "X", "Z", "X1", "W", "subject_index", "coef_level1", "term_level1")
 
 
@@ -67,6 +69,8 @@ class Design:
         Fitted values that a variance function without a covariate depends on.
     outcome : Outcome
         The family of the response, its trials and exposure.
+    whole : Whole, optional
+        All rows, where they are not in memory and those here are of some subjects.
     y, offset : (N,)
         Response and offset, in the order of the rows.
     X : (N, p)
@@ -98,6 +102,7 @@ class Design:
     residual_variance: VarianceFunction | None = None
     variance_fitted: FloatArray | None = None
     outcome: Outcome = GAUSSIAN
+    whole: Whole | None = None
 
     hierarchy = _part("terms.hierarchy", Hierarchy)
     levels = _part("terms.levels", Levels)
@@ -269,10 +274,24 @@ class Design:
 
     def with_response(self, y: FloatArray) -> Design:
         """Return the same design with another response (simulation, bootstrap)."""
+        self.refuse_unread("another response for its rows")
         return replace(self, rows=replace(self.rows, y=np.array(y, dtype=np.float64)))
+
+    def refuse_unread(self, what: str) -> None:
+        """Refuse what needs all rows where they are not in memory.
+
+        Raises
+        ------
+        NotAvailableError
+        """
+        if self.whole is not None:
+            reason = f"it needs all {self.whole.n_obs:,} rows, and they are not in memory"
+            remedy = "read the rows of some hundred subjects into a table, and fit the model to them"
+            raise NotAvailableError(f"{what} of a model of {self.whole.label}", reason, remedy, LARGE)
 
     def without_random(self) -> Design:
         """Return the same design without random effects."""
+        self.refuse_unread("the model without random effects")
         return replace(self, terms=replace(self.terms, random=()), random=())
 
     def new(self, data: Any, *, need_subject: bool) -> NewData:

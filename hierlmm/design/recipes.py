@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,14 +37,18 @@ def warn_beyond(extrapolated: dict[str, str]) -> None:
         warn(message)
 
 
-def fit_recipe(rhs: str, frame: pd.DataFrame, extrapolated: dict[str, str]) -> tuple[Any, pd.DataFrame]:
-    """Learn a right-hand side from rows: formulaic's specification, and its matrix."""
+def fit_recipe(
+    rhs: str, frame: pd.DataFrame, extrapolated: dict[str, str], states: Mapping[str, Any] | None = None
+) -> tuple[Any, pd.DataFrame]:
+    """Learn a right-hand side from rows: formulaic's specification, and its matrix; ``states`` are known already."""
     from formulaic import Formula
     from formulaic.errors import FormulaicError
 
     try:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            matrix = Formula(rhs).get_model_matrix(frame, na_action="ignore", context=formula_functions(extrapolated))
+            known = {call: dict(state) for call, state in (states or {}).items()}
+            options = {"na_action": "ignore", "context": formula_functions(extrapolated)}
+            matrix = Formula(rhs).get_model_matrix(frame, **options, transform_state=known)
     except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
         if isinstance(error.__cause__, HierlmmError):  # it says what is wrong better than formulaic's wrapping of it
             raise error.__cause__ from error

@@ -176,7 +176,24 @@ def read_rows(data: Any, said: Said, residual: Residual, missing: str) -> ReadRo
     DataError, FormulaError, SpecificationError
         If columns are absent, reserved or on both sides, or no rows are there.
     """
-    present = column_names(data)
+    columns, covariates = columns_in_use(column_names(data), said, residual)
+    frame = to_pandas(data, columns)
+    if len(frame) == 0:
+        raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
+    every = frame
+    frame, n_dropped = complete_rows(frame, missing, said.grouping_columns)
+    kept = np.flatnonzero(every.notna().all(axis=1)) if n_dropped else None
+    return ReadRows(frame, covariates, n_dropped, kept)
+
+
+def columns_in_use(present: Sequence[str], said: Said, residual: Residual) -> tuple[list[str], list[str]]:
+    """Columns of a table that a model needs, and which of them are covariates.
+
+    Raises
+    ------
+    DataError, FormulaError, SpecificationError
+        If columns are absent, reserved or on both sides.
+    """
     require_columns(said.grouping_columns, present, "grouping factor" if said.groupings else "subject")
     require_columns(list(residual.columns), present, "residual structure")
     require_columns([said.group] if said.group else [], present, "group")
@@ -190,13 +207,7 @@ def read_rows(data: Any, said: Said, residual: Residual, missing: str) -> ReadRo
     _check_names(covariates, responses, residual)
     by = [said.group] if said.group else []
     columns = [*responses, *said.grouping_columns, *covariates, *by, *residual.columns, *said.outcome.columns]
-    frame = to_pandas(data, list(dict.fromkeys(columns)))
-    if len(frame) == 0:
-        raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
-    every = frame
-    frame, n_dropped = complete_rows(frame, missing, said.grouping_columns)
-    kept = np.flatnonzero(every.notna().all(axis=1)) if n_dropped else None
-    return ReadRows(frame, covariates, n_dropped, kept)
+    return list(dict.fromkeys(columns)), covariates
 
 
 def with_levels(data: Any, said: Said, read: ReadRows, subject: Grouping) -> Prepared:

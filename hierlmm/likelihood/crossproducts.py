@@ -107,6 +107,8 @@ def cross_products(design: Design) -> CrossProducts:
     DataError
         If columns of X are linearly dependent (they are named).
     """
+    if design.whole is not None:
+        return design.whole.cross_products(design)
     order, start = subject_rows(design)
     Z, XY, scaling = working_columns(design, order)
     R, C, S_w = within_subject_qr(Z, XY, start, RANK_TOLERANCE)

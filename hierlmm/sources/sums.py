@@ -1,0 +1,145 @@
+"""Cross-products of rows that stream by, subject after subject: sums that grow, that are added, and that are saved.
+
+Subjects with equal R form a design pattern, of which few rows are kept whatever the number of its subjects, as long as
+patterns are few; subjects of their own design are kept one by one. Sums are in the first coordinates
+(`hierlmm.sources.coordinates`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hierlmm.arrays import FloatArray
+from hierlmm.likelihood.crossproducts import PATTERN_DIGITS, patterns_of
+from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
+
+SHARED = 4
+"""Subjects to a pattern, on average, from which patterns are looked for."""
+MOST_PATTERNS = 20_000
+
+
+@dataclass
+class Sums:
+    """Cross-products of the rows seen so far.
+
+    Attributes
+    ----------
+    q, P : int
+    S : (P, P)
+        What the random effects cannot reach.
+    n_rows, n_subjects : int
+    alone : list of pairs
+        R (q, q, k) and C (q, P, k) of subjects by themselves.
+    patterns : dict
+        Rounded R -> R (q, q), number of subjects, rows (k, q P) with the products of theirs.
+    """
+
+    q: int
+    P: int
+    unit: float = 0.0
+    S: FloatArray = field(init=False)
+    n_rows: int = 0
+    n_subjects: int = 0
+    alone: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
+    patterns: dict[bytes, tuple[FloatArray, int, FloatArray]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.S = np.zeros((self.P, self.P))
+
+    def add_rows(self, Z: FloatArray, XY: FloatArray, start: FloatArray) -> None:
+        """Add whole subjects: working columns Z (q, n), XY (P, n), overwritten, and where subjects start (J + 1,)."""
+        self.n_rows += XY.shape[1]
+        self.n_subjects += len(start) - 1
+        if self.q == 0:
+            self.S += XY @ XY.T
+            return
+        R, C, S = within_subject_qr(Z, XY, start, RANK_TOLERANCE)
+        self.S += S
+        if not self.unit:
+            self.unit = (float(np.abs(R).max()) or 1.0) * PATTERN_DIGITS
+        found = patterns_of(R)
+        if len(found.sizes) * SHARED > len(R) or len(self.patterns) > MOST_PATTERNS:
+            self._keep(R, C)
+            return
+        for k in range(len(found.sizes)):
+            members = found.order[found.bounds[k] : found.bounds[k + 1]]
+            self._add_pattern(R[members[0]], len(members), C[members].reshape(len(members), -1))
+
+    def _keep(self, R: FloatArray, C: FloatArray) -> None:
+        self.alone.append((np.ascontiguousarray(np.moveaxis(R, 0, -1)), np.ascontiguousarray(np.moveaxis(C, 0, -1))))
+
+    def _add_pattern(self, R: FloatArray, size: int, rows: FloatArray) -> None:
+        key = np.round(R[np.triu_indices(self.q)] / self.unit).astype(np.int64).tobytes()
+        if key in self.patterns:
+            R, before, others = self.patterns[key]
+            size, rows = size + before, np.concatenate([others, rows])
+        self.patterns[key] = R, size, _fewer(rows)
+
+    def add(self, other: Sums, W: FloatArray | None = None, B: FloatArray | None = None) -> None:
+        """Add the sums of other subjects, which W and B lead to these coordinates."""
+        W, B = np.eye(self.P) if W is None else W, np.eye(self.q) if B is None else B
+        self.unit = self.unit or other.unit
+        self.n_rows += other.n_rows
+        self.n_subjects += other.n_subjects
+        self.S += W.T @ other.S @ W
+        self.alone += [(moved(R, B), moved(C, W)) for R, C in other.alone]
+        for R, size, rows in other.patterns.values():
+            self._add_pattern(R @ B, size, (rows.reshape(-1, self.q, self.P) @ W).reshape(len(rows), -1))
+
+    def products(self) -> tuple[FloatArray, FloatArray]:
+        """[X₀, y₀]'[X₀, y₀] (P, P) and Z₀'Z₀ (q, q) of all rows."""
+        G, squares = self.S.copy(), np.zeros((self.q, self.q))
+        for R, C in self.alone:
+            G += np.einsum("iak,ibk->ab", C, C, optimize=True)
+            squares += np.einsum("iak,ibk->ab", R, R, optimize=True)
+        for R, size, rows in self.patterns.values():
+            own = rows.reshape(-1, self.q, self.P)
+            G += np.einsum("kia,kib->ab", own, own)
+            squares += size * R.T @ R
+        return G, squares
+
+    def kernel_rows(self, W: FloatArray, B: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """R (q, q, K), C (q, P, K) and weights (K,) in other coordinates; what was kept by subject is given up."""
+        n = sum(R.shape[2] for R, _ in self.alone)
+        K = n + sum(len(rows) for _, _, rows in self.patterns.values())
+        R_all, C_all, weight = np.empty((self.q, self.q, K)), np.empty((self.q, self.P, K)), np.ones(K)
+        at = 0
+        for R, C in self.alone:
+            part = slice(at, at + R.shape[2])
+            R_all[:, :, part], C_all[:, :, part] = moved(R, B), moved(C, W)
+            at = part.stop
+        for R, size, rows in self.patterns.values():
+            part = slice(at, at + len(rows))
+            R_all[:, :, part] = (R @ B)[:, :, None]
+            C_all[:, :, part] = moved(np.moveaxis(rows.reshape(-1, self.q, self.P), 0, -1), W)
+            weight[part] = 0.0
+            weight[at] = float(size)
+            at = part.stop
+        return R_all, C_all, weight
+
+
+def moved(columns: FloatArray, W: FloatArray) -> FloatArray:
+    """Columns (q, a, k) times W (a, b): (q, b, k)."""
+    out = np.zeros((columns.shape[0], W.shape[1], columns.shape[2]))
+    for b in range(W.shape[1]):
+        for a in np.flatnonzero(W[:, b]):
+            out[:, b] += columns[:, a] * W[a, b]
+    return out
+
+
+def _fewer(rows: FloatArray) -> FloatArray:
+    """At most as many rows as columns, with the same products."""
+    n, width = rows.shape
+    if n <= width:
+        return rows
+    return np.asarray(np.linalg.qr(rows, mode="r"))
+
+
+def starts_of(labels: object, n: int) -> FloatArray:
+    """Where each run of equal labels starts, and where the last ends."""
+    import pandas as pd
+
+    codes = pd.factorize(labels)[0]  # type: ignore[arg-type]
+    return np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1, [n]]).astype(np.int64)
