@@ -40,6 +40,7 @@ MULTIPLIER = 2.5
 
 def default_priors(design: Design) -> ResolvedPriors:
     """Defaults of this package."""
+    design = design.like_all()
     mean, spread, origin = _scale_of(design) if design.is_gaussian else scale_of_predictor(design)
     has_intercept = design.intercept is not None
     level = spread if design.constant is not None else origin
@@ -68,6 +69,7 @@ def _scale_of(design: Design) -> tuple[float, float, float]:
 
 def centre_of(design: Design, shift: FloatArray) -> FloatArray:
     """Means of the columns of X at average level-1 covariates, for the intercept of the centred design: (p,)."""
+    design = design.like_all()
     if design.intercept is None:
         return np.zeros(len(design.coef))
     center = (design.X - design.X @ shift).mean(axis=0)
@@ -111,6 +113,7 @@ def _random_center(design: Design) -> FloatArray:
 
 def bambi_priors(design: Design) -> ResolvedPriors:
     """Defaults of Bambi 0.21 (``bambi/priors/scaler.py``): the intercept's scale grows with the slopes' scales."""
+    design = design.like_all()
     if design.is_gaussian:
         spread, mean = float(np.std(design.y)), float(np.mean(design.y))
         _check_varies(design.y, design)

@@ -236,7 +236,8 @@ def _conflicts(design: Design, named: list[tuple[str, Prior, Any]], by: str) -> 
         return ()
     listing = "; ".join(f"{name} ~ {prior}, {by} {value:.4g}" for name, prior, value in found)
     reason = count = ""
-    mean, sd = design.X1.mean(axis=0), design.X1.std(axis=0)
+    X1 = design.like_all().X1
+    mean, sd = X1.mean(axis=0), X1.std(axis=0)
     if np.any((sd > 0.0) & (np.abs(mean) > FAR * sd)):
         reason = (
             "This happens when the zero of a covariate is far from the data (a calendar year), because what is said "

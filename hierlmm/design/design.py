@@ -277,6 +277,20 @@ class Design:
         self.refuse_unread("another response for its rows")
         return replace(self, rows=replace(self.rows, y=np.array(y, dtype=np.float64)))
 
+    def like_all(self) -> Design:
+        """A design whose columns have the means and covariances of all rows: itself, where they are all there."""
+        return self if self.whole is None else self.whole.look_alike(self)
+
+    @property
+    def n_obs_in_all(self) -> int:
+        """Number of rows, those that are not in memory counted."""
+        return self.n_obs if self.whole is None else self.whole.n_obs
+
+    @property
+    def n_subjects_in_all(self) -> int:
+        """Number of subjects, those that are not in memory counted."""
+        return self.n_subjects if self.whole is None else self.whole.n_subjects
+
     def refuse_unread(self, what: str) -> None:
         """Refuse what needs all rows where they are not in memory.
 

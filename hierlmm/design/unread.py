@@ -37,6 +37,10 @@ class Whole(ABC):
     def cross_products(self, design: Any) -> Any:
         """Cross-products of all rows; those by subject are of the subjects of the design."""
 
+    @abstractmethod
+    def look_alike(self, design: Any) -> Any:
+        """A design of as many rows, in which the columns of X, X1, Z and y have the means and covariances of all."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -74,5 +78,3 @@ class Unread(ABC):
     @abstractmethod
     def states(self, factors: FactorColumns) -> Mapping[str, Any]:
         """What functions of the formula learn of all rows (centres, knots), by their calls: ``ns(time, 3)``."""
-
-

@@ -262,12 +262,12 @@ class Fit(Result):
     @property
     def n_obs(self) -> int:
         """Number of rows."""
-        return self.design.n_obs
+        return self.design.n_obs_in_all
 
     @property
     def n_subjects(self) -> int:
         """Number of subjects."""
-        return self.design.n_subjects
+        return self.design.n_subjects_in_all
 
     @property
     def has_random_effects(self) -> bool:

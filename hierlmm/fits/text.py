@@ -39,7 +39,7 @@ def likelihood_page(fit: LikelihoodNumbers) -> Page:
     parts: list[Part] = [
         f"Formula: {design.hierarchy.formula}",
         Printed([f"{name} at the optimum: {'   '.join(values)}", ""]),
-        Printed(["Scaled residuals:", table_text(residuals, 5), "", *random]),
+        Printed([f"Scaled residuals{of_sample(design)}:", table_text(residuals, 5), "", *random]),
         counts_text(design),
         Printed([line for block in residual_blocks(fit) for line in ("", block)]),
         Table(fit.summary(), ["", f"{fixed}:", summary], fixed, index=True),
@@ -104,14 +104,20 @@ def _convergence(fit: LikelihoodNumbers) -> list[Part]:
     return [*lines, *(Paragraph(f"Note: {w}", WIDTH, "", " " * 6, hyphens=False) for w in fit.warnings)]
 
 
+def of_sample(design: Design) -> str:
+    """Of which subjects something is that needs rows, where those of others are not in memory."""
+    return "" if design.whole is None else f" of {design.n_subjects} subjects drawn at random"
+
+
 def counts_text(design: Design) -> str:
     """Numbers of rows and subjects, as lme4 prints them."""
-    dropped = f"  ({count(design.n_dropped, 'row')} with missing values dropped)" if design.n_dropped else ""
-    groups = {design.hierarchy.subject: design.n_subjects}
+    n_dropped = design.n_dropped if design.whole is None else design.whole.n_dropped
+    dropped = f"  ({count(n_dropped, 'row')} with missing values dropped)" if n_dropped else ""
+    groups = {design.hierarchy.subject: design.n_subjects_in_all}
     if design.has_several_factors:
         groups = finest_first(design)
     counts = "; ".join(f"{name}, {n}" for name, n in groups.items())
-    return f"Number of obs: {design.n_obs}, groups: {counts}{dropped}"
+    return f"Number of obs: {design.n_obs_in_all}, groups: {counts}{dropped}"
 
 
 def random_effects_frame(fit: Fit, *, residual: bool = True) -> pd.DataFrame:

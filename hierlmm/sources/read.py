@@ -81,6 +81,16 @@ def evaluated(frame: pd.DataFrame, design: Design) -> Piece:
     return Piece(plain, new, y - new.offset, start)
 
 
+def side_by_side(own: Any, y: FloatArray) -> FloatArray:
+    """Columns of X, X1, Z and y of a design or of rows, (n, k)."""
+    return np.column_stack([own.X, own.X1, own.Z, y])
+
+
+def columns_of(design: Design) -> FloatArray:
+    """The same of the rows of a design."""
+    return side_by_side(design, design.y - design.offset)
+
+
 def summed(
     read: Callable[[bool], Generator[Any]],
     engine: Engine,
@@ -101,11 +111,12 @@ def summed(
         Called with the number of rows after each piece.
     """
     for ordered in (False, True):
-        sums = Sums(coordinates.B.shape[0], len(design.coef) + 1)
+        sums = Sums(coordinates.B.shape[0], len(design.coef) + 1, columns_of(design).mean(axis=0))
         try:
             pieces = whole_subjects(read(ordered), engine, design.hierarchy.subject, ordered=ordered)
             for frame in ahead(pieces):
                 piece = evaluated(frame, design)
+                sums.add_moments(side_by_side(piece.new, piece.y))
                 sums.add_rows(*coordinates.working(piece.new.X, piece.y, piece.new.Z), piece.start)
                 advance(len(frame))
         except NotSorted:

@@ -27,6 +27,10 @@ class Sums:
     Attributes
     ----------
     q, P : int
+    about : (k,)
+        What the columns of X, X1, Z and y are centred at for their moments.
+    total, squares : (k,), (k, k)
+        Sums of these centred columns, and of their products.
     S : (P, P)
         What the random effects cannot reach.
     n_rows, n_subjects : int
@@ -38,15 +42,30 @@ class Sums:
 
     q: int
     P: int
+    about: FloatArray
     unit: float = 0.0
     S: FloatArray = field(init=False)
+    total: FloatArray = field(init=False)
+    squares: FloatArray = field(init=False)
     n_rows: int = 0
     n_subjects: int = 0
     alone: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
     patterns: dict[bytes, tuple[FloatArray, int, FloatArray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.S = np.zeros((self.P, self.P))
+        k = len(self.about)
+        self.S, self.total, self.squares = np.zeros((self.P, self.P)), np.zeros(k), np.zeros((k, k))
+
+    def add_moments(self, columns: FloatArray) -> None:
+        """Add rows of the columns as they are, (n, k)."""
+        centred = columns - self.about
+        self.total += centred.sum(axis=0)
+        self.squares += centred.T @ centred
+
+    def moments(self) -> tuple[FloatArray, FloatArray]:
+        """Means and covariance matrix, with divisor N, of the columns of X, X1, Z and y."""
+        mean = self.total / self.n_rows
+        return self.about + mean, self.squares / self.n_rows - np.outer(mean, mean)
 
     def add_rows(self, Z: FloatArray, XY: FloatArray, start: FloatArray) -> None:
         """Add whole subjects: working columns Z (q, n), XY (P, n), overwritten, and where subjects start (J + 1,)."""
@@ -84,6 +103,11 @@ class Sums:
         self.n_rows += other.n_rows
         self.n_subjects += other.n_subjects
         self.S += W.T @ other.S @ W
+        apart = other.about - self.about
+        total = other.total + other.n_rows * apart
+        crossed = np.outer(apart, other.total)
+        self.squares += other.squares + crossed + crossed.T + other.n_rows * np.outer(apart, apart)
+        self.total += total
         self.alone += [(moved(R, B), moved(C, W)) for R, C in other.alone]
         for R, size, rows in other.patterns.values():
             self._add_pattern(R @ B, size, (rows.reshape(-1, self.q, self.P) @ W).reshape(len(rows), -1))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.columns import FactorColumns
 from hierlmm.design.design import Design
 from hierlmm.design.recipes import fit_recipe
@@ -21,7 +22,7 @@ from hierlmm.notice import ProgressLine, elapsed_text, interactive
 from hierlmm.sources.coordinates import Coordinates, final_coordinates, first_coordinates
 from hierlmm.sources.engine import LARGE, Engine
 from hierlmm.sources.facts import Facts, look_through, rows_of
-from hierlmm.sources.read import summed
+from hierlmm.sources.read import columns_of, summed
 from hierlmm.sources.sums import Sums
 
 
@@ -106,8 +107,22 @@ class StreamedRows(Whole):
         """See `Whole.cross_products`."""
         key = id(design.terms)
         if key not in self._known:
-            self._known[key] = design.terms, finished(*self.read(design), design)
+            sums, coordinates = self.read(design)
+            self._moments = sums.moments()
+            self._known[key] = design.terms, finished(sums, coordinates, design)
         return self._known[key][1]
+
+    def look_alike(self, design: Any) -> Design:
+        """See `Whole.look_alike`."""
+        self.cross_products(design)
+        mean, covariance = self._moments
+        own = columns_of(design)
+        rows = recoloured(own, mean, covariance)
+        p, k = design.X.shape[1], design.X1.shape[1]
+        X, X1, Z, y = np.split(rows, [p, p + k, rows.shape[1] - 1], axis=1)
+        random = tuple(replace(term, Z=np.ascontiguousarray(Z)) for term in design.random)
+        arrays = {"X": X.copy(), "X1": X1.copy(), "y": y[:, 0].copy(), "offset": np.zeros(len(y))}
+        return replace(design, rows=replace(design.rows, **arrays), random=random, whole=None)
 
     def read(self, design: Design) -> tuple[Sums, Coordinates]:
         """Read all rows once."""
@@ -123,6 +138,24 @@ class StreamedRows(Whole):
         for other in states[1:]:
             total.add(other)
         return total, coordinates
+
+
+def recoloured(rows: FloatArray, mean: FloatArray, covariance: FloatArray) -> FloatArray:
+    """Rows with these means and covariances, (n, k), from rows with the same linear dependencies."""
+    scale = np.sqrt(np.diag(covariance))
+    scale = np.where(scale > 0.0, scale, 1.0)
+    own = (rows - rows.mean(axis=0)) / scale
+    there = _root(own.T @ own / len(own), inverse=True) @ _root(covariance / np.outer(scale, scale))
+    return mean + own @ there * scale
+
+
+def _root(A: FloatArray, *, inverse: bool = False) -> FloatArray:
+    """Symmetric square root of a positive semi-definite matrix, or of its pseudo-inverse."""
+    values, vectors = np.linalg.eigh(A)
+    kept = values > 1e-10 * values.max()
+    powers = np.zeros_like(values)
+    powers[kept] = values[kept] ** (-0.5 if inverse else 0.5)
+    return (vectors * powers) @ vectors.T
 
 
 def finished(sums: Sums, first: Coordinates, design: Design) -> CrossProducts:
