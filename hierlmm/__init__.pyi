@@ -101,6 +101,7 @@ from hierlmm.missingness.sensitivity import reference_based as reference_based
 from hierlmm.missingness.tipping import TippingPoint as TippingPoint
 from hierlmm.missingness.tipping import tipping_point as tipping_point
 from hierlmm.model import TwoLevelModel as TwoLevelModel
+from hierlmm.model import load_crossproducts as load_crossproducts
 from hierlmm.multilevel import MultilevelModel as MultilevelModel
 from hierlmm.plots import plot_effects as plot_effects
 from hierlmm.sources.door import large_table as large_table

@@ -17,8 +17,8 @@ from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.likelihood.checks import check_quadrature
-from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
-from hierlmm.sources.door import readable
+from hierlmm.options import arguments_of, checked, checked_with_constructor, refuse_arguments
+from hierlmm.sources.door import engine_of_any, readable
 
 if TYPE_CHECKING:
     from hierlmm.fit.gee import GEEFit
@@ -211,6 +211,31 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         """
         return self.hierarchy.formula
 
+    def save_crossproducts(self, path: Any, data: Any = None, *, overwrite: bool = False) -> Any:
+        """Write the sums of products that the likelihood needs to a file, from which fits are made without the rows.
+
+        For data that are not in memory: they are read once, if they were not yet.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, ending in ``.nc``.
+        data : table, optional
+            Other subjects in place of the model's own: their sums are written in this model's columns (levels, centres
+            and knots), so that `hierlmm.load_crossproducts` can add the two files.
+        overwrite : bool
+            Whether a file of this name is replaced.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+        """
+        from hierlmm.storage.products import write_products
+
+        engine = None if data is None else engine_of_any(data)
+        return write_products(self._design, path, engine, overwrite=overwrite)
+
     def to_pymc(self, *, centered: bool = False, marginalized: bool = False) -> Any:
         """Build the model as a ``pymc.Model`` with named variables and dims.
 
@@ -391,3 +416,31 @@ def _only_independent(outcome: Outcome, residual: Residual) -> None:
     reason = "given its mean, this response has its own distribution, and no residual to correlate or to scale"
     remedy = "let more coefficients vary between subjects, or use family='gaussian' on a transformed response"
     raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")
+
+
+@checked
+def load_crossproducts(*paths: Any) -> TwoLevelModel:
+    """Load what ``model.save_crossproducts(path)`` wrote, as a model; several files of disjoint subjects are added.
+
+    Parameters
+    ----------
+    *paths : str or path-like
+        Files of one model: new subjects update a fit without the rows of the old ones.
+
+    Returns
+    -------
+    TwoLevelModel
+        Whose fits are those of all subjects together.
+
+    Raises
+    ------
+    DataError
+        If a file is not there, damaged or something else; or files are of other columns, or share subjects.
+    """
+    from hierlmm.storage.products import read_products
+
+    if not paths:
+        raise SpecificationError("load_crossproducts() without a file", "there is nothing to load", "name one or more")
+    model = TwoLevelModel.__new__(TwoLevelModel)
+    model._set(read_products(paths), None)
+    return model

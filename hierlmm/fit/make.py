@@ -40,6 +40,10 @@ def fit_of(record: Any) -> Any:
         from hierlmm.fit.multilevel import MultilevelFit
 
         one = LikelihoodFit if hierarchical else MarginalFit
+        if record.design.whole is not None:
+            from hierlmm.fit.streamed import LargeFit, LargeMarginalFit
+
+            one = LargeFit if hierarchical else LargeMarginalFit
         kind = MultilevelFit if record.design.has_several_factors else one
         return kind(record.design, record.criterion, record.optimum, record.warnings)
     from hierlmm.likelihood.generalised import GeneralisedEstimate
@@ -69,4 +73,8 @@ def fit_of(record: Any) -> Any:
 
         return MultilevelPosterior(record.design, record.datatree, record.priors, record.estimator, record.warnings)
     posterior = PosteriorFit if hierarchical else MarginalPosterior
+    if record.design.whole is not None:
+        from hierlmm.fit.streamed import LargeMarginalPosterior, LargePosterior
+
+        posterior = LargePosterior if hierarchical else LargeMarginalPosterior
     return posterior(record.design, record.datatree, record.priors, record.estimator, record.warnings)

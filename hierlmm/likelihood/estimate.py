@@ -68,6 +68,8 @@ def make_criterion(design: Design, *, reml: bool) -> Criterion | ResidualCriteri
     if len(design.random) > 1:
         return factor_criterion(design, reml=reml)
     structure = design.random_structure
+    if design.whole is not None:
+        return Criterion(cross_products(design), structure, reml)
     if design.has_residual_structure or not design.blocks:
         return ResidualCriterion(residual_rows(design), structure, reml)
     return Criterion(cross_products(design), structure, reml)
@@ -114,7 +116,8 @@ def describe_optimum(design: Design, criterion: AnyCriterion, optimum: Optimum) 
     messages: list[str] = []
     if not optimum.converged:
         messages.append(
-            f"The optimiser stopped at a gradient norm of {optimum.gradient_norm:.1e} (below 1e-6 is converged). "
+            f"The optimiser stopped at a gradient norm of {optimum.gradient_norm:.1e} "
+            f"(below {optimum.tolerance:.0e} is converged). "
             "The estimates may be off in their last digits or more. This happens when parameters are barely "
             "determined: simplify the random effects, rescale covariates, or look at fit.criterion_function."
         )

@@ -29,6 +29,8 @@ NOTHING = 1e-9
 FLAT, APART = 1e-4, 1e-3
 """Slope in log λ of a further minimum at the most, and how far its value is from others: else, one flat valley."""
 MAX_RESTARTS = 5
+ROUNDING = 1e-13
+"""Share of the criterion that is rounding in its gradient."""
 NEGATIVE_CURVATURE = -1e-5
 """Smallest eigenvalue of the Hessian at unit diagonal that is not taken for a saddle point (differences are noisy)."""
 FAR = 10.0
@@ -76,11 +78,16 @@ class Optimum:
     others: tuple[Optimum, ...] = ()
 
     @property
+    def tolerance(self) -> float:
+        """Gradient norm below which an optimum is one: 1e-6, or what rounding leaves of the sum over many millions."""
+        return max(GRADIENT_TOLERANCE, ROUNDING * abs(self.value))
+
+    @property
     def converged(self) -> bool:
         """Stationary, no descent off the boundary, and no negative curvature."""
         return (
-            self.gradient_norm < GRADIENT_TOLERANCE
-            and self.boundary_slope > -GRADIENT_TOLERANCE
+            self.gradient_norm < self.tolerance
+            and self.boundary_slope > -self.tolerance
             and self.curvature > NEGATIVE_CURVATURE
         )
 

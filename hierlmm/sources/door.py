@@ -7,6 +7,7 @@ from typing import Any
 
 from hierlmm.design.unread import Unread
 from hierlmm.errors import DataError
+from hierlmm.frames import to_pandas
 from hierlmm.options import checked
 from hierlmm.sources.engine import LARGE, Engine
 from hierlmm.sources.table import LargeTable
@@ -50,6 +51,18 @@ def large_table(data: Any, *, memory: str | None = None) -> LargeTable:
     return LargeTable(engine)
 
 
+def engine_of_any(data: Any) -> Engine:
+    """What reads the data, whether they are in memory or not."""
+    engine = data.engine if isinstance(data, LargeTable) else engine_of(data, None)
+    if engine is None:
+        import pyarrow as pa
+        import pyarrow.dataset as ds
+
+        engine = engine_of(ds.dataset(pa.Table.from_pandas(to_pandas(data), preserve_index=False)), None)
+        assert engine is not None
+    return engine
+
+
 def readable(data: Any) -> Any:
     """The data themselves, or what reads them where they are not in memory and too many to be."""
     if isinstance(data, Unread):
@@ -57,7 +70,7 @@ def readable(data: Any) -> Any:
     engine = engine_of(data, None)
     if engine is None:
         return data
-    n = int(engine.ask("SELECT count(*) AS n FROM {rows}")["n"][0].as_py()) if engine.counts else 0
+    n = int(engine.ask("SELECT count(*) AS n FROM {rows}")["n"][0].as_py())
     if n <= IN_MEMORY and n * len(engine.types) <= VALUES:
         return engine.table()
     return LargeTable(engine)

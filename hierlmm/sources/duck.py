@@ -87,7 +87,7 @@ class DuckEngine(Engine):
         finally:
             reader.close()  # a connection answers one question at a time
 
-    def reduce(self, subject: str, work: Callable[[Callable[[bool], Batches]], bytes]) -> Iterator[bytes]:
+    def reduce[T](self, subject: str, work: Callable[[Callable[[bool], Batches]], T]) -> Iterator[T]:
         """See `Engine.reduce`."""
         yield work(lambda ordered: self.batches(subject if ordered else None))
 
@@ -229,7 +229,7 @@ class Written(Engine):
         """See `Engine.batches`."""
         return self.written(list(self.types)).batches(order)
 
-    def reduce(self, subject: str, work: Callable[[Callable[[bool], Batches]], bytes]) -> Iterator[bytes]:
+    def reduce[T](self, subject: str, work: Callable[[Callable[[bool], Batches]], T]) -> Iterator[T]:
         """See `Engine.reduce`."""
         return self.written(list(self.types)).reduce(subject, work)
 

@@ -6,7 +6,7 @@ Questions are written in the SQL that DuckDB and Spark share, about a view named
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from hierlmm.errors import DataError
@@ -15,6 +15,8 @@ LARGE = "docs, page 'Large data'"
 BATCH = 1_000_000
 """Rows that are looked at together."""
 
+type Categories = Mapping[str, tuple[str, ...]]
+"""Column -> its levels in their order, where the table declares them."""
 type Batches = Generator[Any]
 """Arrow record batches."""
 
@@ -73,7 +75,7 @@ class Engine(ABC):
         """All rows as Arrow record batches, sorted by a column if one is named."""
 
     @abstractmethod
-    def reduce(self, subject: str, work: Callable[[Callable[[bool], Batches]], bytes]) -> Iterator[bytes]:
+    def reduce[T](self, subject: str, work: Callable[[Callable[[bool], Batches]], T]) -> Iterator[T]:
         """What ``work`` makes of all rows, in one piece or in pieces of disjoint subjects.
 
         Parameters
@@ -83,14 +85,14 @@ class Engine(ABC):
             It is given a function that reads the rows of the piece, sorted by subject if it is given True.
         """
 
-    counts = True
-    """Whether counting rows is cheap."""
+    elsewhere = False
+    """Whether rows are summed in other processes."""
 
     def table(self) -> Any:
         """All rows in memory, as pandas with the levels that are declared."""
         import pyarrow as pa
 
-        return as_frame(pa.Table.from_batches(list(self.batches())), self)
+        return as_frame(pa.Table.from_batches(list(self.batches())), self.categories)
 
     def is_float(self, column: str) -> bool:
         """Whether a column holds floating-point numbers."""
@@ -111,12 +113,12 @@ class Engine(ABC):
         return f"({own} IS NULL OR isnan({own}))" if self.is_float(column) else f"({own} IS NULL)"
 
 
-def as_frame(rows: Any, engine: Engine) -> Any:
+def as_frame(rows: Any, categories: Categories) -> Any:
     """Arrow rows as pandas, with the levels that the table declares."""
     import pandas as pd
 
     frame = rows.to_pandas()
-    for name, levels in engine.categories.items():
+    for name, levels in categories.items():
         if name in frame:
             frame[name] = pd.Categorical(frame[name].astype(object), categories=list(levels))
     return frame

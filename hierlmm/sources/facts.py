@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from hierlmm.design.formula import categorical_arguments
-from hierlmm.design.residual import Residual
+from hierlmm.design.residual import INDEPENDENT, Residual
 from hierlmm.design.rows import Said, columns_in_use
 from hierlmm.errors import DataError
 from hierlmm.frames import refuse_missing, tell_dropped
@@ -56,14 +56,10 @@ def look_through(engine: Engine, said: Said, residual: Residual, missing: str) -
     DataError, FormulaError, SpecificationError
         As for a table in memory, with its counts.
     """
-    columns, covariates = columns_in_use(list(engine.types), said, residual)
-    rows = engine.select(columns, "")
-    n_obs, n_dropped, lost = _complete(rows, columns, said.subject, missing)
-    if n_dropped:
-        rows = rows.select(columns, f"NOT ({' OR '.join(map(rows.missing, columns))})")
+    _, covariates = columns_in_use(list(engine.types), said, residual)
+    rows, n_obs, n_dropped = complete_rows_of(engine, said, missing, residual)
     asked = [*covariates, *([said.group] if said.group else [])]
     n_subjects, found = _subjects(rows, said.subject, list(dict.fromkeys(asked)))
-    del lost
     labels = {name for factor in said.factors for name in categorical_arguments(factor)}
     for name in dict.fromkeys(asked):
         if not rows.is_number(name) or name in labels:
@@ -73,7 +69,25 @@ def look_through(engine: Engine, said: Said, residual: Residual, missing: str) -
     return Facts(rows, n_obs, n_subjects, n_dropped, drawn, witnesses)
 
 
-def _complete(rows: Engine, columns: Sequence[str], subject: str, missing: str) -> tuple[int, int, list[str]]:
+def complete_rows_of(
+    engine: Engine, said: Said, missing: str, residual: Residual = INDEPENDENT
+) -> tuple[Engine, int, int]:
+    """Complete rows of the columns in use, how many they are, and how many were left out.
+
+    Raises
+    ------
+    DataError, FormulaError, SpecificationError
+        If columns are absent, or values are missing and may not be.
+    """
+    columns, _ = columns_in_use(list(engine.types), said, residual)
+    rows = engine.select(columns, "")
+    n_obs, n_dropped = _complete(rows, columns, said.subject, missing)
+    if n_dropped:
+        rows = rows.select(columns, f"NOT ({' OR '.join(map(rows.missing, columns))})")
+    return rows, n_obs, n_dropped
+
+
+def _complete(rows: Engine, columns: Sequence[str], subject: str, missing: str) -> tuple[int, int]:
     """Complete rows and others; refuses or tells of missing values."""
     conditions = [rows.missing(name) for name in columns]
     anything = " OR ".join(conditions)
@@ -83,17 +97,17 @@ def _complete(rows: Engine, columns: Sequence[str], subject: str, missing: str) 
     n, gone = int(answer["n"]), int(answer["gone"])
     if n == 0:
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
-    lost: list[str] = []
     if gone:
         counts = {name: int(answer[f"m{k}"]) for k, name in enumerate(columns) if answer[f"m{k}"]}
         refuse_missing(counts, gone, n, missing)
         own = quoted(subject)
         kept = f"count(DISTINCT {own}) FILTER (WHERE NOT ({anything})) AS kept"
         before = rows.ask(f"SELECT count(DISTINCT {own}) AS n, {kept} FROM {{rows}}").to_pylist()[0]
+        lost: list[str] = []
         if before["kept"] < before["n"]:
             lost = [f"{before['n'] - before['kept']} of {before['n']} subjects ({subject!r})"]
         tell_dropped(counts, gone, n, lost)
-    return n - gone, gone, lost
+    return n - gone, gone
 
 
 def _by_subject(subject: str, covariates: Sequence[str]) -> str:
@@ -142,4 +156,4 @@ def rows_of(facts: Facts, subject: str) -> pd.DataFrame:
     """All rows of the subjects that terms are learnt from, with the levels that the table declares."""
     labels = ", ".join(map(literal, [*facts.drawn, *facts.witnesses]))
     table = facts.rows.ask(f"SELECT * FROM {{rows}} WHERE {quoted(subject)} IN ({labels})")
-    return as_frame(table, facts.rows)
+    return as_frame(table, facts.rows.categories)

@@ -15,7 +15,8 @@ from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
 from hierlmm.design.terms import NewData, check_finite
 from hierlmm.frames import complete_rows, to_pandas
-from hierlmm.sources.engine import Engine, as_frame
+from hierlmm.sources.coordinates import Coordinates
+from hierlmm.sources.engine import Categories, as_frame
 from hierlmm.sources.sums import Sums
 
 
@@ -32,7 +33,9 @@ class Piece(NamedTuple):
     start: Any
 
 
-def whole_subjects(batches: Generator[Any], engine: Engine, subject: str, *, ordered: bool) -> Iterator[pd.DataFrame]:
+def whole_subjects(
+    batches: Generator[Any], categories: Categories, subject: str, *, ordered: bool
+) -> Iterator[pd.DataFrame]:
     """Tables of whole subjects, where the rows of a subject are together and labels grow.
 
     Raises
@@ -41,14 +44,14 @@ def whole_subjects(batches: Generator[Any], engine: Engine, subject: str, *, ord
         Without ``ordered``, where labels do not grow.
     """
     with closing(batches) as each:
-        yield from _whole(each, engine, subject, ordered=ordered)
+        yield from _whole(each, categories, subject, ordered=ordered)
 
 
-def _whole(batches: Iterator[Any], engine: Engine, subject: str, *, ordered: bool) -> Iterator[pd.DataFrame]:
+def _whole(batches: Iterator[Any], categories: Categories, subject: str, *, ordered: bool) -> Iterator[pd.DataFrame]:
     rest: pd.DataFrame | None = None
     last: Any = None
     for batch in batches:
-        frame = as_frame(batch, engine)
+        frame = as_frame(batch, categories)
         if not len(frame):
             continue
         labels = frame[subject].to_numpy()
@@ -93,10 +96,10 @@ def columns_of(design: Design) -> FloatArray:
 
 def summed(
     read: Callable[[bool], Generator[Any]],
-    engine: Engine,
+    categories: Categories,
     design: Design,
-    coordinates: Any,
-    advance: Callable[[int], None],
+    coordinates: Coordinates,
+    advance: Callable[[int], None] | None,
 ) -> Sums:
     """Cross-products of all rows that are read, sorted by the engine only where they are not sorted already.
 
@@ -104,23 +107,27 @@ def summed(
     ----------
     read : callable
         Batches of the rows; sorted by subject where it is given True.
-    engine : Engine
+    categories : mapping
+        Column -> its levels, where the table declares them.
     design : Design
     coordinates : Coordinates
-    advance : callable
+    advance : callable, optional
         Called with the number of rows after each piece.
     """
+    step = advance or (lambda _: None)
     for ordered in (False, True):
         sums = Sums(coordinates.B.shape[0], len(design.coef) + 1, columns_of(design).mean(axis=0))
         try:
-            pieces = whole_subjects(read(ordered), engine, design.hierarchy.subject, ordered=ordered)
+            pieces = whole_subjects(read(ordered), categories, design.hierarchy.subject, ordered=ordered)
             for frame in ahead(pieces):
                 piece = evaluated(frame, design)
+                sums.add_subjects(piece.frame[design.hierarchy.subject].to_numpy()[piece.start[:-1]])
                 sums.add_moments(side_by_side(piece.new, piece.y))
-                sums.add_rows(*coordinates.working(piece.new.X, piece.y, piece.new.Z), piece.start)
-                advance(len(frame))
+                Z, XY = coordinates.working(piece.new.X, piece.y, piece.new.Z)
+                sums.add_rows(Z, XY, piece.start)
+                step(len(frame))
         except NotSorted:
-            advance(-sums.n_rows)
+            step(-sums.n_rows)
             continue
         return sums
     raise AssertionError("rows that were sorted are not")

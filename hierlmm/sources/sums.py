@@ -8,16 +8,22 @@ patterns are few; subjects of their own design are kept one by one. Sums are in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hierlmm.arrays import FloatArray
+from hierlmm.errors import DataError
 from hierlmm.likelihood.crossproducts import PATTERN_DIGITS, patterns_of
 from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
 
 SHARED = 4
 """Subjects to a pattern, on average, from which patterns are looked for."""
 MOST_PATTERNS = 20_000
+SKETCH = 65_536
+"""Subjects that are remembered: those with the smallest hashes."""
+LARGE = "docs, page 'Large data'"
 
 
 @dataclass
@@ -29,6 +35,8 @@ class Sums:
     q, P : int
     about : (k,)
         What the columns of X, X1, Z and y are centred at for their moments.
+    sketch : (k,)
+        Hashes of some subjects.
     total, squares : (k,), (k, k)
         Sums of these centred columns, and of their products.
     S : (P, P)
@@ -44,6 +52,7 @@ class Sums:
     P: int
     about: FloatArray
     unit: float = 0.0
+    sketch: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     S: FloatArray = field(init=False)
     total: FloatArray = field(init=False)
     squares: FloatArray = field(init=False)
@@ -56,6 +65,27 @@ class Sums:
         k = len(self.about)
         self.S, self.total, self.squares = np.zeros((self.P, self.P)), np.zeros(k), np.zeros((k, k))
 
+    def add_subjects(self, labels: Any) -> None:
+        """Remember some of these subjects, chosen by their labels, so that other sums are known to have them too."""
+        import pandas as pd
+
+        hashes = pd.util.hash_array(np.asarray(labels))
+        self.sketch = np.unique(np.concatenate([self.sketch, hashes]))[:SKETCH]
+
+    def refuse_shared(self, other: Sums, what: str) -> None:
+        """Refuse sums of subjects that these have, too.
+
+        Raises
+        ------
+        DataError
+        """
+        end = min(own[-1] if len(own) == SKETCH else np.iinfo(np.uint64).max for own in (self.sketch, other.sketch))
+        shared = np.intersect1d(self.sketch[self.sketch <= end], other.sketch[other.sketch <= end])
+        if len(shared):
+            looked = min(np.sum(self.sketch <= end), np.sum(other.sketch <= end))
+            reason = f"{len(shared)} of {looked} subjects that were compared are in both, and would count twice"
+            raise DataError(what, reason, "read the rows of a subject once, all together", LARGE)
+
     def add_moments(self, columns: FloatArray) -> None:
         """Add rows of the columns as they are, (n, k)."""
         centred = columns - self.about
@@ -67,7 +97,7 @@ class Sums:
         mean = self.total / self.n_rows
         return self.about + mean, self.squares / self.n_rows - np.outer(mean, mean)
 
-    def add_rows(self, Z: FloatArray, XY: FloatArray, start: FloatArray) -> None:
+    def add_rows(self, Z: FloatArray, XY: FloatArray, start: NDArray[np.int64]) -> None:
         """Add whole subjects: working columns Z (q, n), XY (P, n), overwritten, and where subjects start (J + 1,)."""
         self.n_rows += XY.shape[1]
         self.n_subjects += len(start) - 1
@@ -84,12 +114,13 @@ class Sums:
             return
         for k in range(len(found.sizes)):
             members = found.order[found.bounds[k] : found.bounds[k + 1]]
-            self._add_pattern(R[members[0]], len(members), C[members].reshape(len(members), -1))
+            self.put_pattern(R[members[0]], len(members), C[members].reshape(len(members), -1))
 
     def _keep(self, R: FloatArray, C: FloatArray) -> None:
         self.alone.append((np.ascontiguousarray(np.moveaxis(R, 0, -1)), np.ascontiguousarray(np.moveaxis(C, 0, -1))))
 
-    def _add_pattern(self, R: FloatArray, size: int, rows: FloatArray) -> None:
+    def put_pattern(self, R: FloatArray, size: int, rows: FloatArray) -> None:
+        """Add subjects of one pattern: R (q, q), how many, rows (k, q P) with their products."""
         key = np.round(R[np.triu_indices(self.q)] / self.unit).astype(np.int64).tobytes()
         if key in self.patterns:
             R, before, others = self.patterns[key]
@@ -100,6 +131,7 @@ class Sums:
         """Add the sums of other subjects, which W and B lead to these coordinates."""
         W, B = np.eye(self.P) if W is None else W, np.eye(self.q) if B is None else B
         self.unit = self.unit or other.unit
+        self.sketch = np.unique(np.concatenate([self.sketch, other.sketch]))[:SKETCH]
         self.n_rows += other.n_rows
         self.n_subjects += other.n_subjects
         self.S += W.T @ other.S @ W
@@ -110,7 +142,7 @@ class Sums:
         self.total += total
         self.alone += [(moved(R, B), moved(C, W)) for R, C in other.alone]
         for R, size, rows in other.patterns.values():
-            self._add_pattern(R @ B, size, (rows.reshape(-1, self.q, self.P) @ W).reshape(len(rows), -1))
+            self.put_pattern(R @ B, size, (rows.reshape(-1, self.q, self.P) @ W).reshape(len(rows), -1))
 
     def products(self) -> tuple[FloatArray, FloatArray]:
         """[X₀, y₀]'[X₀, y₀] (P, P) and Z₀'Z₀ (q, q) of all rows."""
@@ -159,11 +191,3 @@ def _fewer(rows: FloatArray) -> FloatArray:
     if n <= width:
         return rows
     return np.asarray(np.linalg.qr(rows, mode="r"))
-
-
-def starts_of(labels: object, n: int) -> FloatArray:
-    """Where each run of equal labels starts, and where the last ends."""
-    import pandas as pd
-
-    codes = pd.factorize(labels)[0]  # type: ignore[arg-type]
-    return np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1, [n]]).astype(np.int64)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray
 from hierlmm.design.columns import FactorColumns
 from hierlmm.design.design import Design
 from hierlmm.design.recipes import fit_recipe
 from hierlmm.design.residual import Residual
 from hierlmm.design.rows import Said
-from hierlmm.design.unread import Sample, Unread, Whole
+from hierlmm.design.unread import Sample, Unread
 from hierlmm.errors import NotAvailableError
-from hierlmm.likelihood.crossproducts import CrossProducts
-from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
 from hierlmm.notice import ProgressLine, elapsed_text, interactive
-from hierlmm.sources.coordinates import Coordinates, final_coordinates, first_coordinates
+from hierlmm.sources.coordinates import Coordinates, first_coordinates
 from hierlmm.sources.engine import LARGE, Engine
-from hierlmm.sources.facts import Facts, look_through, rows_of
-from hierlmm.sources.read import columns_of, summed
+from hierlmm.sources.facts import Facts, complete_rows_of, look_through, rows_of
+from hierlmm.sources.read import summed
 from hierlmm.sources.sums import Sums
+from hierlmm.sources.whole import SummedRows
 
 
 class LargeTable(Unread):
@@ -90,101 +89,52 @@ def refuse_models(said: Said, residual: Residual, label: str) -> None:
         raise NotAvailableError(f"{what} with data that are not in memory ({label})", reason, remedy, LARGE)
 
 
-@dataclass
-class StreamedRows(Whole):
-    """All rows, through an engine; their cross-products, once they were read."""
+class StreamedRows(SummedRows):
+    """All rows, through an engine."""
 
-    facts: Facts
-    _known: dict[int, tuple[Any, CrossProducts]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.n_obs, self.n_subjects = self.facts.n_obs, self.facts.n_subjects
-        self.n_dropped, self.label = self.facts.n_dropped, self.facts.rows.label
-        self.sums: Sums | None = None
-        self.coordinates: Coordinates | None = None
-
-    def cross_products(self, design: Any) -> CrossProducts:
-        """See `Whole.cross_products`."""
-        key = id(design.terms)
-        if key not in self._known:
-            sums, coordinates = self.read(design)
-            self._moments = sums.moments()
-            self._known[key] = design.terms, finished(sums, coordinates, design)
-        return self._known[key][1]
-
-    def look_alike(self, design: Any) -> Design:
-        """See `Whole.look_alike`."""
-        self.cross_products(design)
-        mean, covariance = self._moments
-        own = columns_of(design)
-        rows = recoloured(own, mean, covariance)
-        p, k = design.X.shape[1], design.X1.shape[1]
-        X, X1, Z, y = np.split(rows, [p, p + k, rows.shape[1] - 1], axis=1)
-        random = tuple(replace(term, Z=np.ascontiguousarray(Z)) for term in design.random)
-        arrays = {"X": X.copy(), "X1": X1.copy(), "y": y[:, 0].copy(), "offset": np.zeros(len(y))}
-        return replace(design, rows=replace(design.rows, **arrays), random=random, whole=None)
+    def __init__(self, facts: Facts) -> None:
+        super().__init__(facts.n_obs, facts.n_subjects, facts.n_dropped, facts.rows.label)
+        self.rows, self.categories = facts.rows, facts.rows.categories
 
     def read(self, design: Design) -> tuple[Sums, Coordinates]:
-        """Read all rows once."""
+        """See `SummedRows.read`."""
         coordinates = first_coordinates(design)
-        subject = design.hierarchy.subject
-        with progress(self.n_obs, f"Reading {self.label}") as advance:
-            states = list(
-                self.facts.rows.reduce(
-                    subject, lambda read: summed(read, self.facts.rows, design, coordinates, advance)
-                )
-            )
-        total = states[0]
-        for other in states[1:]:
+        return read_rows(self.rows, self.n_obs, design, coordinates), coordinates
+
+    def batches(self, subject: str) -> Generator[Any]:
+        """See `SummedRows.batches`."""
+        return self.rows.batches(subject)
+
+
+def read_rows(rows: Engine, n: int, design: Design, coordinates: Coordinates) -> Sums:
+    """Sums of all rows that an engine has, in these coordinates.
+
+    Parameters
+    ----------
+    rows : Engine
+        Complete rows.
+    n : int
+        How many there are, for the line that says how far it is.
+    design : Design
+    coordinates : Coordinates
+    """
+    alone = replace(design, whole=None)  # what executors of a cluster get
+    with progress(n, f"Reading {rows.label}") as advance:
+        step = None if rows.elsewhere else advance
+        work = partial(summed, categories=rows.categories, design=alone, coordinates=coordinates, advance=step)
+        found = rows.reduce(design.hierarchy.subject, work)
+        total = next(found)
+        for other in found:
             total.add(other)
-        return total, coordinates
+    return total
 
 
-def recoloured(rows: FloatArray, mean: FloatArray, covariance: FloatArray) -> FloatArray:
-    """Rows with these means and covariances, (n, k), from rows with the same linear dependencies."""
-    scale = np.sqrt(np.diag(covariance))
-    scale = np.where(scale > 0.0, scale, 1.0)
-    own = (rows - rows.mean(axis=0)) / scale
-    there = _root(own.T @ own / len(own), inverse=True) @ _root(covariance / np.outer(scale, scale))
-    return mean + own @ there * scale
-
-
-def _root(A: FloatArray, *, inverse: bool = False) -> FloatArray:
-    """Symmetric square root of a positive semi-definite matrix, or of its pseudo-inverse."""
-    values, vectors = np.linalg.eigh(A)
-    kept = values > 1e-10 * values.max()
-    powers = np.zeros_like(values)
-    powers[kept] = values[kept] ** (-0.5 if inverse else 0.5)
-    return (vectors * powers) @ vectors.T
-
-
-def finished(sums: Sums, first: Coordinates, design: Design) -> CrossProducts:
-    """Cross-products in the columns that all rows give; by subject those of the subjects of the design."""
-    G, squares = sums.products()
-    last = final_coordinates(first, G, squares, sums.n_rows, design, design.constant)
-    W, B = first.to(last)
-    R, C, weight = sums.kernel_rows(W, B)
-    order, start = _by_subject(design)
-    Z, XY = last.working(design.X[order], (design.y - design.offset)[order], design.Z[order])
-    own_R, own_C, _ = within_subject_qr(Z, XY, start, RANK_TOLERANCE)
-    return CrossProducts(
-        R,
-        C,
-        weight,
-        np.arange(len(own_R)),
-        W.T @ sums.S @ W,
-        own_R,
-        own_C,
-        sums.n_rows,
-        len(design.coef),
-        last.scaling(),
-    )
-
-
-def _by_subject(design: Design) -> Any:
-    from hierlmm.likelihood.crossproducts import subject_rows
-
-    return subject_rows(design)
+def read_others(design: Design, engine: Engine, coordinates: Coordinates, missing: str) -> tuple[Sums, int]:
+    """Sums of another table, in the columns of a design, and how many rows of it were dropped."""
+    h = design.hierarchy
+    said = Said(h.response, h.subject, h.fixed_terms, h.blocks, h.offsets, h.level1_terms, design.outcome, h.group)
+    rows, n_obs, n_dropped = complete_rows_of(engine, said, missing)
+    return read_rows(rows, n_obs, design, coordinates), n_dropped
 
 
 class progress:

@@ -54,15 +54,31 @@ def write_record(
     ArgumentError, SpecificationError
         If the path cannot be written to, or a class in the model could not be found again.
     """
-    import xarray as xr
-
-    target = _target(path, overwrite)
+    target = target_of(path, overwrite)
     arrays: Arrays = {}
     said = pack_record(record, arrays, rowless=answers is not None)
     said["data"] = pack_table(record.design.frame, arrays) if answers is None else None
     said["answers"] = pack(answers, "answers", arrays)
+    write_said(target, said, arrays, _groups(record, answers is None))
+    return target
+
+
+def write_said(target: Path, said: dict[str, Any], arrays: Arrays, groups: dict[str, Any]) -> None:
+    """Write what is said, and arrays and groups beside it, with a checksum.
+
+    Parameters
+    ----------
+    target : Path
+        From `target_of`.
+    said : dict
+        As JSON has it.
+    arrays : dict
+    groups : dict
+        Path -> Dataset.
+    """
+    import xarray as xr
+
     said["versions"] = {"hierlmm": __version__, "numpy": np.__version__}
-    groups = _groups(record, answers is None)
     said["groups"] = {group: plan_of(dataset) for group, dataset in groups.items()}
     groups[ARRAYS], said["arrays"] = arrays_as_tree(arrays)
     text = json.dumps(said, ensure_ascii=False)
@@ -71,7 +87,6 @@ def write_record(
     attrs = {"format": FORMAT, **said["versions"], "checksum": checksum}
     groups[GROUP] = xr.Dataset({"specification": ((), text)}, attrs=attrs)
     _replace(target, xr.DataTree.from_dict(groups))
-    return target
 
 
 def _groups(record: Any, data: bool) -> dict[str, Any]:
@@ -82,7 +97,8 @@ def _groups(record: Any, data: bool) -> dict[str, Any]:
     return {node.path: node.to_dataset(inherit=False) for node in tree.subtree if data or node.path not in OF_ROWS}
 
 
-def _path(path: Any) -> Path:
+def path_of(path: Any) -> Path:
+    """What was given as the name of a file."""
     try:
         found = Path(os.fspath(path)).expanduser()
     except TypeError:
@@ -93,9 +109,22 @@ def _path(path: Any) -> Path:
     return found
 
 
-def _target(path: Any, overwrite: bool) -> Path:
-    target = _path(path)
-    received = f"save({str(path)!r})"
+def target_of(path: Any, overwrite: bool, call: str = "save") -> Path:
+    """The path of a file that can be written.
+
+    Parameters
+    ----------
+    path : str or path-like
+    overwrite : bool
+    call : str
+        What writes it, for messages.
+
+    Raises
+    ------
+    ArgumentError, SpecificationError
+    """
+    target = path_of(path)
+    received = f"{call}({str(path)!r})"
     if target.suffix != ".nc":
         reason = "a fit is saved as netCDF, whose files end in '.nc'"
         raise SpecificationError(received, reason, f"use {target.name + '.nc'!r}", SEE)
@@ -123,7 +152,7 @@ def _replace(target: Path, tree: Any) -> None:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class Stored:
     """What a file says."""
 
     said: dict[str, Any]
@@ -146,7 +175,7 @@ def read_record(path: Any, data: Any = None) -> tuple[Record, Mapping[str, Any]]
         If there is no such file, it is damaged, of another kind or of a newer format, the data are not those that were
         fitted, or a class of the user cannot be imported.
     """
-    stored = _read(_path(path))
+    stored = read_said(path_of(path), "load_fit", "fit.save(path)")
     said, call = stored.said, f"hl.load_fit({str(path)!r}, data=...)"
     frame = None
     with warnings.catch_warnings():
@@ -160,10 +189,23 @@ def read_record(path: Any, data: Any = None) -> tuple[Record, Mapping[str, Any]]
     return record, {} if frame is not None else unpack(said["answers"], stored.arrays)
 
 
-def _read(path: Path) -> _Stored:
+def read_said(path: Path, call: str, wrote: str) -> Stored:
+    """What `write_said` wrote.
+
+    Parameters
+    ----------
+    path : Path
+    call, wrote : str
+        What reads it, and what should have written it, for messages.
+
+    Raises
+    ------
+    DataError
+        If it is not there, damaged, or something else.
+    """
     import xarray as xr
 
-    received = f"hl.load_fit({str(path)!r})"
+    received = f"hl.{call}({str(path)!r})"
     if not path.exists():
         raise DataError(received, "there is no such file", "check the name, and the folder that Python works in", SEE)
     try:
@@ -171,14 +213,12 @@ def _read(path: Path) -> _Stored:
             tree = file.load()
     except Exception as error:  # whatever HDF5 and its readers raise
         reason = "it is no netCDF file, or damaged"
-        raise DataError(
-            received, reason, "name a file that fit.save(path) wrote, or save the fit again", SEE
-        ) from error
+        raise DataError(received, reason, f"name a file that {wrote} wrote, or write it again", SEE) from error
     found = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
     attrs = found[GROUP].attrs if GROUP in found else {}
     if "format" not in attrs or "specification" not in found[GROUP]:
         remedy = "use hl.from_datatree(model, arviz.from_netcdf(path)) for draws that were written otherwise"
-        raise DataError(received, "it is a netCDF file that fit.save(path) did not write", remedy, SEE)
+        raise DataError(received, f"it is a netCDF file that {wrote} did not write", remedy, SEE)
     try:
         newer = int(attrs["format"]) > FORMAT
     except (ValueError, TypeError) as error:
@@ -193,7 +233,7 @@ def _read(path: Path) -> _Stored:
         _damaged(received, error)
 
 
-def _checked(found: Mapping[str, Any], checksum: str) -> _Stored:
+def _checked(found: Mapping[str, Any], checksum: str) -> Stored:
     """What the groups say, which is what was written.
 
     Raises
@@ -207,9 +247,9 @@ def _checked(found: Mapping[str, Any], checksum: str) -> _Stored:
     stored = dataset_of(said["arrays"], found[ARRAYS])
     if digest(text, groups | {ARRAYS: stored}) != checksum:
         raise ValueError("the checksum is another one")
-    return _Stored(said, arrays_of(said["arrays"], found[ARRAYS]), groups)
+    return Stored(said, arrays_of(said["arrays"], found[ARRAYS]), groups)
 
 
 def _damaged(received: str, error: Exception) -> NoReturn:
-    remedy = "save the fit again, or use a copy of the file"
+    remedy = "write it again, or use a copy of the file"
     raise DataError(received, "the file was changed or damaged since it was written", remedy, SEE) from error

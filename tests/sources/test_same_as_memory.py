@@ -104,3 +104,57 @@ def _nothing():
     import contextlib
 
     return contextlib.nullcontext()
+
+
+def test_saved_and_added(rows, tmp_path):
+    """Two files of disjoint subjects are one model; one subject in both is refused, and so are damaged files."""
+    first, second = rows[rows["subject"] < 1500], rows[rows["subject"] >= 1500]
+    for name in MODELS:
+        if name == "missing":
+            continue
+        model = hl.TwoLevelModel.from_formula(MODELS[name], hl.large_table(_written(first, tmp_path / "a.parquet")))
+        model.save_crossproducts(tmp_path / "a.nc", overwrite=True)
+        one = hl.load_crossproducts(tmp_path / "a.nc").fit_reml()
+        _alike(one.criterion, model.fit_reml().criterion, name)
+        model.save_crossproducts(
+            tmp_path / "b.nc", hl.large_table(_written(second, tmp_path / "b.parquet")), overwrite=True
+        )
+        both = hl.load_crossproducts(tmp_path / "a.nc", tmp_path / "b.nc").fit_reml()
+        assert both.n_obs == len(rows)
+        if name in ("factors", "interactions"):  # knots and polynomials are those of the first file
+            whole = hl.TwoLevelModel.from_formula(MODELS[name], rows).fit_reml()
+            _alike(both.criterion, whole.criterion, name)
+            _alike(both.beta.to_numpy(), whole.beta.to_numpy(), name)
+    with pytest.raises(hl.DataError, match="both"):
+        hl.load_crossproducts(tmp_path / "a.nc", tmp_path / "a.nc")
+
+
+def _written(frame, path):
+    frame.to_parquet(path, index=False)
+    return path
+
+
+def test_a_marginal_model(rows, tmp_path):
+    path = _written(rows, tmp_path / "a.parquet")
+    fits = [
+        hl.MarginalModel("y ~ time + arm", subject="subject", data=data).fit_reml()
+        for data in (hl.large_table(path), rows)
+    ]
+    _alike(fits[0].criterion, fits[1].criterion, "")
+    _alike(fits[0].beta.to_numpy(), fits[1].beta.to_numpy(), "")
+    _alike(fits[0].beta_se.to_numpy(), fits[1].beta_se.to_numpy(), "")
+
+
+def test_written_for_all_subjects(rows, tmp_path):
+    path = _written(rows.sample(frac=1.0, random_state=1), tmp_path / "a.parquet")
+    fit = hl.TwoLevelModel.from_formula(MODELS["factors"], hl.large_table(path)).fit_reml()
+    known = hl.TwoLevelModel.from_formula(MODELS["factors"], rows).fit_reml()
+    found = pd.read_parquet(fit.write_random_effects(tmp_path / "b.parquet")).set_index("subject")
+    _alike(found[list(known.b.columns)].to_numpy(), known.b.to_numpy(), "", 100.0)
+    _alike(found[[f"sd({name})" for name in known.b.columns]].to_numpy(), known.b_sd.to_numpy(), "", 100.0)
+    lines = pd.read_parquet(fit.write_fitted(tmp_path / "f.parquet"))
+    key = ["subject", "time", "y"]
+    own = rows.assign(fitted=known.fitted(), line=known.fitted("population"))
+    joined = lines.merge(own, on=key, validate="one_to_one")
+    _alike(joined["fitted (subject)"].to_numpy(), joined["fitted"].to_numpy(), "", 100.0)
+    _alike(joined["fitted (population)"].to_numpy(), joined["line"].to_numpy(), "", 100.0)
