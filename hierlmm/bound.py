@@ -10,6 +10,7 @@ from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.design import Design
 from hierlmm.design.questions import refuse_without_likelihood, row_order_messages
 from hierlmm.errors import warn
+from hierlmm.fits.streamed import ANSWERED, unanswered
 from hierlmm.frozen import Frozen
 from hierlmm.likelihood.checks import check_design
 from hierlmm.options import checked
@@ -27,6 +28,11 @@ class BoundModel(Frozen):
 
     _design: Design
     _priors: Any
+    _unanswered = staticmethod(unanswered)
+
+    def _answered_by(self) -> frozenset[str] | None:
+        """Functions of the package that take the model: all, unless its rows are not in memory."""
+        return None if self._design.whole is None else ANSWERED
 
     def _set(self, design: Design, priors: Any) -> None:
         check_design(design)

@@ -68,10 +68,13 @@ def _checked[T: Callable[..., Any]](door: T, *, method: bool) -> T:
 def _refuse_strangers(door: Callable[..., Any], values: Iterable[Any]) -> None:
     """Refuse a fit or model whose kind names the functions made for it (``_answered_by``), where this is another.
 
+    What it names may depend on the model itself.
+
     Fits side by side are looked at one by one.
     """
     for value in (own for v in values for own in (v, *_side_by_side(v))):
         known = getattr(type(value), "_answered_by", None)
+        known = known(value) if callable(known) else known
         if known is not None and door.__name__ not in known:
             raise type(value)._unanswered(door.__name__)
 

@@ -1,5 +1,6 @@
 """Dask and Spark: the same numbers, each by its own means."""
 
+import os
 import shutil
 import sys
 
@@ -51,8 +52,8 @@ def spark():
     sql = pytest.importorskip("pyspark.sql")
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java, and there is no java on this machine")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-    builder = builder.config("spark.pyspark.python", sys.executable)
     session = builder.config("spark.sql.shuffle.partitions", "3").config("spark.driver.bindAddress", "127.0.0.1")
     session = session.config("spark.driver.host", "127.0.0.1").getOrCreate()
     yield session
