@@ -11,13 +11,15 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import jupytext
 from sphinx.util import logging
 
 import hierlmm
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
+
+from gallery import make_gallery  # noqa: E402
+from notebooks import read_page  # noqa: E402
 
 # Pages are executed: figures go into the page, whatever backend the shell that builds them prefers.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
@@ -28,7 +30,7 @@ author = "The hierlmm developers"
 copyright = author
 version = release = hierlmm.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "mathml"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "gallery", "mathml", "notebooks"]
 exclude_patterns = ["_build", "_ext", "_templates", "conf.py", "jupyter_execute"]
 templates_path = ["_templates"]
 default_role = "py:obj"
@@ -70,6 +72,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "navbar_center": [],
+    "article_header_end": ["notebook.html"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
@@ -111,51 +114,6 @@ def tell_failures(app: Any, env: Any) -> None:
         where = f"{page.relative_to(HERE)}, code cell {at[0] if at else '?'} of {len(sources)}"
         logging.getLogger(__name__).warning(f"{where} fails: {textwrap.shorten(error, 400)}")
         env.all_docs[name] = 0  # read long ago: again next time
-
-
-def read_page(path: Path) -> Any:
-    """A page or an example as a notebook."""
-    return jupytext.read(path, fmt="py:percent" if path.suffix == ".py" else "md:myst")
-
-
-def make_gallery(source: Path, target: Path) -> None:
-    """Copy every example into the gallery and list them; unchanged files are left alone."""
-    target.mkdir(exist_ok=True)
-    examples = sorted(source.glob("*.py"))
-    for stale in set(target.glob("*.py")) - {target / example.name for example in examples}:
-        stale.unlink()
-    for example in examples:
-        _write(target / example.name, example.read_text(encoding="utf-8"))
-    lines = ["# Gallery", ""]
-    if examples:
-        lines += [
-            "Every example is a Python file in `examples/` that runs as it stands and opens as a notebook "
-            "(`jupytext --to ipynb`). It is executed when these pages are built, and by the tests.",
-            "",
-            "```{toctree}",
-            ":hidden:",
-            "",
-            *(example.stem for example in examples),
-            "```",
-            "",
-            *(f"{{doc}}`{example.stem}`\n: {_first_sentence(example)}\n" for example in examples),
-        ]
-    else:
-        lines += ["There are no examples yet; the {doc}`quickstart </quickstart>` shows what the package does."]
-    _write(target / "index.md", "\n".join(lines) + "\n")
-
-
-def _first_sentence(example: Path) -> str:
-    """First paragraph of text below the title."""
-    cells = [c.source for c in jupytext.read(example, fmt="py:percent").cells if c.cell_type == "markdown"]
-    paragraphs = [p.strip() for p in "\n\n".join(cells).split("\n\n")]
-    text = next((p for p in paragraphs if p and not p.startswith(("#", "-", "|", "$", "```"))), "")
-    return " ".join(text.split())
-
-
-def _write(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
 
 
 def setup(app: Any) -> None:
