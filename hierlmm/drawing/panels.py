@@ -120,13 +120,12 @@ class Panels:
         self.collection: Any = self._on_axes(data, looks) if given else self._wrap(data, columns, options, looks)
 
     def _wrap(self, data: Any, columns: int, options: Any, looks: Any) -> Any:
-        import matplotlib
         from arviz_base import rc_context
 
         from hierlmm.drawing.picture import Picture, as_picture
 
         try:
-            with rc_context({"plot.max_subplots": None}), matplotlib.rc_context(quiet_axes()):
+            with rc_context({"plot.max_subplots": None}), quiet_axes():
                 made = Picture.wrap(
                     data, cols=[self.dim], col_wrap=columns, backend=self.backend, figure_kwargs=options, **looks
                 )
@@ -312,14 +311,13 @@ class Panels:
         titles = {name: str(name) for name in self.names} if titles is None else titles
         own = self.figure.get("title")
         heading = without_backticks((title or "") if own is None else own)
-        import matplotlib
 
         self.collection.title, self.collection.caption = heading, caption
         on_axes = self.figure.get("ax") is not None
         if on_axes:  # the figure is the user's: its one panel has all titles
             titles = {name: "\n".join(filter(None, [heading, text])) for name, text in titles.items()}
             heading = ""
-        with matplotlib.rc_context(quiet_axes()):
+        with quiet_axes():
             self._label(titles, xlabel, None if ylabel is None else without_backticks(ylabel))
             written = (self.collection, self.theme, heading, caption)
             if self.backend == "matplotlib":

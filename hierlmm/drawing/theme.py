@@ -5,7 +5,8 @@ Colour is for estimators, grey for data, the ink of the text for what all share 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -146,12 +147,25 @@ def axes_settings(ink: str, paper: str, size: float) -> dict[str, Any]:
     }
 
 
-def quiet_axes() -> Any:
-    """`axes_settings` where matplotlib is left as it comes: a user's own settings and styles win."""
+@contextmanager
+def quiet_axes() -> Iterator[None]:
+    """`axes_settings` where matplotlib is left as it comes: a user's own settings and styles win.
+
+    A backend is loaded with the first figure. That of a notebook turns the interactive mode on, by which plain figures
+    are shown as well: it stays as it was left.
+    """
+    import matplotlib
+
     now, current, default = theme(), matplotlib_settings(), matplotlib_settings(default=True)
     wanted = axes_settings(now.ink, now.paper, now.size)
     # A dark style sheet sets the colour of spines to that of the text, and that is an own setting, too.
-    return {key: value for key, value in wanted.items() if current[key] == default[key]}
+    own: Any = {key: value for key, value in wanted.items() if current[key] == default[key]}
+    with matplotlib.rc_context(own):
+        try:
+            yield
+        finally:
+            interactive = matplotlib.is_interactive()
+    matplotlib.interactive(interactive)
 
 
 type StyleName = Literal["lecture", "paper", "notebook", "dark"]

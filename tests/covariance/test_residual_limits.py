@@ -145,7 +145,9 @@ def test_a_reference_group_without_residual_variance_is_said():
     data = pd.DataFrame({"id": np.repeat(np.arange(30), 4), "occasion": np.tile(np.arange(4), 30)})
     data["y"] = np.repeat(rng.normal(size=30), 4) + (data["occasion"] > 0) * rng.normal(size=120)
     model = hl.TwoLevelModel.from_formula("y ~ 1 + (1 | id)", data, residual_variance=hl.VarIdent("occasion"))
-    fit = model.fit_reml()
+    with warnings.catch_warnings():  # at the end of the range rounding leaves a gradient of about 1e-6
+        warnings.filterwarnings("ignore", "The optimiser stopped at a gradient norm of [1-9].[0-9]e-06", hl.FitWarning)
+        fit = model.fit_reml()
     assert any("sigma, the residual SD of occasion=0, is at the end of its range, 0" in w for w in fit.warnings)
 
 
